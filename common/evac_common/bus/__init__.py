@@ -1,0 +1,1 @@
+"""The bus: a port, the topology, and two adapters (RabbitMQ, embedded) that pass one contract suite."""
