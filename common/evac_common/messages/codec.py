@@ -99,7 +99,9 @@ def decode(
     Raises DecodeError for everything that is not a message of a known version within the limits.
     """
     if content_type != CONTENT_TYPE:
-        raise DecodeError("content type is not application/msgpack", content_type=str(content_type)[:80])
+        raise DecodeError(
+            "content type is not application/msgpack", content_type=str(content_type)[:80]
+        )
     if len(body) > BODY_BYTES_MAX:
         raise DecodeError("body is too large", bytes=len(body), bytes_max=BODY_BYTES_MAX)
     envelope, type_ = _envelope(headers, content_type)
@@ -128,7 +130,9 @@ def unpack(body: bytes) -> Any:
             max_map_len=ITEMS_MAX,
             max_ext_len=0,
         )
-    except Exception as error:  # msgpack raises ValueError, TypeError, OverflowError, StackError ...
+    except (
+        Exception
+    ) as error:  # msgpack raises ValueError, TypeError, OverflowError, StackError ...
         raise DecodeError(f"body is not msgpack: {type(error).__name__}") from error
     _check(value, DEPTH_MAX)
     return value

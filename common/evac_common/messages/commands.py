@@ -44,7 +44,8 @@ class Session(Command, name="session"):
         description="Instance id → epoch: ledger rows of this very incarnation.", max_length=10000
     )
     superseded: dict[Id, int] = Field(
-        description="Instance id → highest epoch that is surely not this node's any more.", max_length=10000
+        description="Instance id → highest epoch that is surely not this node's any more.",
+        max_length=10000,
     )
 
 
@@ -81,7 +82,9 @@ class OfInstance(Command):
 class Start(OfInstance, name="start"):
     """Start this instance under this epoch and run, unless the epoch is released or the run is not newer."""
 
-    run: int = Field(ge=1, description="Counter of starts within the epoch; only a higher one is executed.")
+    run: int = Field(
+        ge=1, description="Counter of starts within the epoch; only a higher one is executed."
+    )
     deadline: datetime = Field(description="Refused after this moment (UTC).")
     spec: InstanceSpec
 
@@ -89,7 +92,9 @@ class Start(OfInstance, name="start"):
 class Stop(OfInstance, name="stop"):
     """Release this epoch: write the tombstone, end the domain, report `stopped`."""
 
-    grace_s: float = Field(default=30.0, ge=0, le=3600, description="Time for the guest to power off; then force.")
+    grace_s: float = Field(
+        default=30.0, ge=0, le=3600, description="Time for the guest to power off; then force."
+    )
 
 
 class Destroy(OfInstance, name="destroy"):

@@ -42,7 +42,12 @@ class Message(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(
-        cls, *, name: str | None = None, version: int = 1, family: Family | None = None, **kwargs: Any
+        cls,
+        *,
+        name: str | None = None,
+        version: int = 1,
+        family: Family | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if family is not None:
@@ -52,7 +57,9 @@ class Message(BaseModel):
         cls.name, cls.version = name, version
         key = cls.type()
         if key in _REGISTRY:
-            raise TypeError(f"{key} is declared twice: {_REGISTRY[key].__qualname__} and {cls.__qualname__}")
+            raise TypeError(
+                f"{key} is declared twice: {_REGISTRY[key].__qualname__} and {cls.__qualname__}"
+            )
         _REGISTRY[key] = cls
 
     @classmethod

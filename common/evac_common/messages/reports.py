@@ -62,7 +62,9 @@ class SessionApplied(InSession, name="session_applied"):
 
     destroyed: list[Id] = Field(default_factory=list, max_length=10000)
     quarantined: list[Id] = Field(
-        default_factory=list, max_length=10000, description="Domains kept running that nobody allowed."
+        default_factory=list,
+        max_length=10000,
+        description="Domains kept running that nobody allowed.",
     )
 
 
@@ -132,7 +134,9 @@ class Inventory(InSession, name="inventory"):
         default_factory=list, max_length=10000, description="Epochs held here whose domain is gone."
     )
     released: dict[Id, int] = Field(
-        default_factory=dict, max_length=10000, description="Highest released epochs (tombstones) the node was asked about."
+        default_factory=dict,
+        max_length=10000,
+        description="Highest released epochs (tombstones) the node was asked about.",
     )
 
 

@@ -21,8 +21,12 @@ from evac_common.model.identity import Name
 from evac_common.model.states import LockScope, PoolKind, PowerKind, RunStrategy
 
 # Label keys and values: what a shell, a YAML file and a table print without quoting.
-LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")]
-LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
+LabelKey = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")
+]
+LabelValue = Annotated[
+    str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")
+]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 # No path tricks: a volume is a file name inside its pool.
 Volume = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -41,18 +45,26 @@ class Power(Declared):
     """How to reach the BMC of a node. The password never leaves the api but encrypted at rest."""
 
     kind: PowerKind
-    address: str = Field(min_length=1, max_length=255, description="Host name or IP address of the BMC.")
+    address: str = Field(
+        min_length=1, max_length=255, description="Host name or IP address of the BMC."
+    )
     port: int = Field(default=623, ge=1, le=65535, description="UDP (IPMI) or TCP (Redfish) port.")
     username: str = Field(default="", max_length=64)
     password: SecretStr = SecretStr("")
 
 
 class NodeManifest(Declared):
-    vcpus: int = Field(ge=1, le=VCPUS_MAX, description="Capacity offered to instances, in virtual CPUs.")
-    memory_mib: int = Field(ge=64, le=MEMORY_MIB_MAX, description="Capacity offered to instances, MiB.")
+    vcpus: int = Field(
+        ge=1, le=VCPUS_MAX, description="Capacity offered to instances, in virtual CPUs."
+    )
+    memory_mib: int = Field(
+        ge=64, le=MEMORY_MIB_MAX, description="Capacity offered to instances, MiB."
+    )
     labels: Labels = Field(default_factory=dict)
     bridges: list[Bridge] = Field(default_factory=list, max_length=256)
-    power: Power | None = Field(default=None, description="None: only an operator can prove it dead.")
+    power: Power | None = Field(
+        default=None, description="None: only an operator can prove it dead."
+    )
     dmi_uuid: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
@@ -69,14 +81,19 @@ class PoolManifest(Declared):
         description="Directory (dir, nfs: where it is mounted), volume group, RBD pool, or host:port (nbd).",
     )
     lock_scope: LockScope = LockScope.NONE
-    nodes: list[Name] = Field(min_length=1, max_length=10000, description="Nodes that reach this pool.")
+    nodes: list[Name] = Field(
+        min_length=1, max_length=10000, description="Nodes that reach this pool."
+    )
 
 
 class Disk(Declared):
     pool: Name
     volume: Volume | None = Field(default=None, description="Unset: `<instance>-<index>.<format>`.")
     format: Literal["raw", "qcow2"] = "raw"
-    shareable: bool = Field(default=False, description="No image lock. The lab uses it, so that nothing hides a double run.")
+    shareable: bool = Field(
+        default=False,
+        description="No image lock. The lab uses it, so that nothing hides a double run.",
+    )
 
 
 class Nic(Declared):

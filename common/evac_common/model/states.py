@@ -11,7 +11,9 @@ class NodeState(StrEnum):
     JOINING = "joining"  # registered; its session is not applied yet: no placement
     UP = "up"  # session applied, heartbeats arrive: the only state that receives instances
     SUSPECT = "suspect"  # silent for suspect_after_s: no placement, nothing else changes
-    FENCING = "fencing"  # durable decision to cut it off: never back to up without a new incarnation
+    FENCING = (
+        "fencing"  # durable decision to cut it off: never back to up without a new incarnation
+    )
     BLOCKED = "blocked"  # every automatic method failed: a person must decide
     FENCED = "fenced"  # its incarnation is proven dead: it runs nothing
 
