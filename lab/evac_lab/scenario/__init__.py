@@ -1,0 +1,5 @@
+"""Scenario files: what a cluster is, what happens to it and what must hold at the end.
+
+Shared by both kinds of lab. `document` holds the fields, `timeline` and `expect` the two small
+languages, `reading` puts a file together and names the line of every mistake.
+"""

@@ -1,0 +1,174 @@
+"""From a file to a scenario; every mistake names file, line, field and rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from evac_common.cli.document import Document, DocumentInvalid, parse
+from evac_lab.scenario.document import ScenarioDocument
+from evac_lab.scenario.expect import (
+    Expectation,
+    InstanceRuns,
+    InstanceStopped,
+    NodeIs,
+    parse_expectation,
+)
+from evac_lab.scenario.timeline import End, Kill, Network, NotUnderstood, Power, Step, parse_step
+
+Read = TypeVar("Read")
+
+SERVICES = ("api", "scheduler", "monitor", "compute")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A scenario whose every name is declared and whose time line is in order."""
+
+    document: ScenarioDocument
+    steps: tuple[Step, ...]  # by time; the last one is `end`
+    expectations: tuple[Expectation, ...]
+
+    @property
+    def name(self) -> str:
+        return self.document.name
+
+    @property
+    def end_s(self) -> float:
+        return self.steps[-1].at_s
+
+    def settings_of(self, service: str) -> dict[str, bool | int | float | str]:
+        """The settings that the file gives for one service, by field name."""
+        return {
+            key.partition(".")[2]: value
+            for key, value in self.document.settings.items()
+            if key.partition(".")[0] == service
+        }
+
+
+def read(path: Path) -> Scenario:
+    """Read a scenario file. Raises DocumentInvalid with every mistake on a line of its own."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DocumentInvalid(f"{path}: cannot be read: {error}") from error
+    return from_text(text, path.name)
+
+
+def from_text(text: str, source: str) -> Scenario:
+    yaml = parse(text, source)
+    if not isinstance(yaml.value, dict):
+        raise DocumentInvalid(
+            f"{source}: a scenario is a map of name, nodes, instances, timeline ..."
+        )
+    if "policies" in yaml.value:
+        raise DocumentInvalid(
+            f"{yaml.where(['policies'])}: policies are not supported by this version"
+        )
+    try:
+        document = ScenarioDocument.model_validate(yaml.value)
+    except ValidationError as error:
+        problems = [
+            f"{yaml.where(_plain(problem['loc']))}: {problem['msg']} (got {problem['input']!r})"
+            for problem in error.errors(include_url=False)
+        ]
+        raise DocumentInvalid("\n".join(problems)) from error
+    problems = []
+    steps = _lines(document.timeline, "timeline", parse_step, yaml, problems)
+    expectations = _lines(document.expect, "expect", parse_expectation, yaml, problems)
+    if not problems:
+        problems = [*_unknown_names(document, steps, expectations, yaml), *_order(steps, yaml)]
+    if problems:
+        raise DocumentInvalid("\n".join(problems))
+    return Scenario(document=document, steps=tuple(steps), expectations=tuple(expectations))
+
+
+def _plain(location: Sequence[str | int]) -> list[str | int]:
+    """Pydantic's location without the markers it adds for keys and unions."""
+    return [part for part in location if not (isinstance(part, str) and part in {"[key]", "Power"})]
+
+
+def _lines(
+    texts: Sequence[str],
+    section: str,
+    reader: Callable[[str], Read],
+    yaml: Document,
+    problems: list[str],
+) -> list[Read]:
+    found: list[Read] = []
+    for index, text in enumerate(texts):
+        try:
+            found.append(reader(text))
+        except NotUnderstood as error:
+            problems.append(f"{yaml.where([section, index])}: {error} (got {text!r})")
+    return found
+
+
+def _unknown_names(
+    document: ScenarioDocument,
+    steps: Sequence[Step],
+    expectations: Sequence[Expectation],
+    yaml: Document,
+) -> list[str]:
+    used: list[tuple[Sequence[str | int], str, str | None]] = []
+    for name, pool in document.pools.items():
+        used += [(["pools", name, "nodes", i], "nodes", node) for i, node in enumerate(pool.nodes)]
+    for name, instance in document.instances.items():
+        used.append((["instances", name, "on"], "nodes", instance.on))
+        used += [
+            (["instances", name, "disks", i, "pool"], "pools", disk.pool)
+            for i, disk in enumerate(instance.disks)
+        ]
+    for index, step in enumerate(steps):
+        match step.action:
+            case Power(node=node) | Network(node=node):
+                used.append((["timeline", index], "nodes", node))
+            case Kill(node=owner):
+                used.append((["timeline", index], "nodes", owner))
+            case End():
+                pass
+    for index, expectation in enumerate(expectations):
+        match expectation:
+            case InstanceRuns(instance=instance_name, node=target):
+                used.append((["expect", index], "instances", instance_name))
+                used.append((["expect", index], "nodes", target))
+            case InstanceStopped(instance=instance_name):
+                used.append((["expect", index], "instances", instance_name))
+            case NodeIs(node=node):
+                used.append((["expect", index], "nodes", node))
+            case _:
+                pass
+    declared: Mapping[str, Mapping[str, object]] = {
+        "nodes": document.nodes,
+        "pools": document.pools,
+        "instances": document.instances,
+    }
+    problems = [
+        f"{yaml.where(path)}: {name!r} is not declared under {section}"
+        for path, section, name in used
+        if name is not None and name not in declared[section]
+    ]
+    for key in document.settings:
+        if key.partition(".")[0] not in SERVICES or not key.partition(".")[2]:
+            problems.append(
+                f"{yaml.where(['settings', key])}: a setting is SERVICE.FIELD, SERVICE one of {', '.join(SERVICES)}"
+            )
+    return problems
+
+
+def _order(steps: Sequence[Step], yaml: Document) -> list[str]:
+    problems = [
+        f"{yaml.where(['timeline', index])}: comes before the line above it in time"
+        for index in range(1, len(steps))
+        if steps[index].at_s < steps[index - 1].at_s
+    ]
+    ends = [index for index, step in enumerate(steps) if isinstance(step.action, End)]
+    if ends != [len(steps) - 1]:
+        problems.append(
+            f"{yaml.where(['timeline'])}: the last line, and no other, is `at SECONDS end`"
+        )
+    return problems
