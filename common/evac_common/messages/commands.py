@@ -16,7 +16,7 @@ from evac_common.model.manifest import Mac
 from evac_common.model.states import PoolKind
 
 
-class Command(Message, family=Family.COMMAND):
+class Command(Message, family=Family.COMMAND, writer="scheduler"):
     node_id: Id = Field(description="The node that is to obey.")
     command_id: Id = Field(description="Same id, same command: a repetition is executed once.")
     term: int = Field(ge=1, description="Database term of the session this was issued for.")
@@ -33,7 +33,7 @@ class Command(Message, family=Family.COMMAND):
         return self.node_id
 
 
-class Session(Command, name="session"):
+class Session(Command, name="session", writer="monitor"):
     """Opens a session: what the node may keep, and what was taken away from it. Starts nothing.
 
     Sent by the monitor only. Domains named in `superseded` with an epoch not above the one given are

@@ -25,18 +25,18 @@ class Event(Message, family=Family.EVENT):
         return f"{self.name}.{self.subject()}"
 
 
-class OfNode(Event):
+class OfNode(Event, writer="monitor"):
     subject_field: ClassVar[str] = "node_id"
     node_id: Id
     node: str = Field(description="The node's name, for display.")
     why: str = Field(default="", description="The reason, in a sentence.")
 
 
-class NodeEnrolled(OfNode, name="node.enrolled"):
+class NodeEnrolled(OfNode, name="node.enrolled", writer="api"):
     """An operator enrolled a node."""
 
 
-class NodeForgotten(OfNode, name="node.forgotten"):
+class NodeForgotten(OfNode, name="node.forgotten", writer="api"):
     """An operator removed a node that owns nothing."""
 
 
@@ -106,27 +106,27 @@ class FencingHeld(OfNode, name="node.fencing_held"):
     gate: str = Field(description="The gate that is shut.")
 
 
-class OfInstance(Event):
+class OfInstance(Event, writer="scheduler"):
     subject_field: ClassVar[str] = "instance_id"
     instance_id: Id
     instance: str = Field(description="The instance's name, for display.")
     why: str = ""
 
 
-class InstanceIntent(OfInstance, name="intent.instance"):
+class InstanceIntent(OfInstance, name="intent.instance", writer="api"):
     """What a user wants of an instance changed."""
 
     run_strategy: RunStrategy
     deleted: bool = False
 
 
-class NodeIntent(OfNode, name="intent.node"):
+class NodeIntent(OfNode, name="intent.node", writer="api"):
     """An operator's wish or declaration about a node changed."""
 
     verb: str
 
 
-class ClusterIntent(Event, name="intent.cluster"):
+class ClusterIntent(Event, name="intent.cluster", writer="api"):
     """An operator's wish about the whole cluster (disarm, arm, storm release)."""
 
     subject_field: ClassVar[str] = "verb"
@@ -187,7 +187,7 @@ class InstanceStopped(OfInstance, name="instance.stopped"):
     epoch: int
 
 
-class InstanceDeleted(OfInstance, name="instance.deleted"):
+class InstanceDeleted(OfInstance, name="instance.deleted", writer="api"):
     """An instance's record is gone; its last owner released it or is proven dead."""
 
 
@@ -209,7 +209,7 @@ class InstanceQuarantined(OfInstance, name="instance.quarantined"):
     alarm: Literal[True] = True
 
 
-class OfEvacuation(Event):
+class OfEvacuation(Event, writer="scheduler"):
     subject_field: ClassVar[str] = "evacuation_id"
     evacuation_id: Id
     node_id: Id
@@ -236,7 +236,7 @@ class EvacuationDone(OfEvacuation, name="evacuation.done"):
     took_s: float
 
 
-class OfOperation(Event):
+class OfOperation(Event, writer="api"):
     subject_field: ClassVar[str] = "operation_id"
     operation_id: Id
     request_id: str = Field(default="", description="The request's id, if a request began it.")
@@ -258,7 +258,7 @@ class OperationFailed(OfOperation, name="operation.failed"):
     """What was asked for was refused or cannot be done; the message says why."""
 
 
-class OfCluster(Event):
+class OfCluster(Event, writer="monitor"):
     subject_field: ClassVar[str] = "cluster"
     cluster: str = "evac"
     why: str = ""

@@ -8,7 +8,7 @@ from evac_common.messages.registry import Family, Message
 from evac_common.model.identity import Id, node_user
 
 
-class Heartbeat(Message, name="heartbeat", family=Family.HEARTBEAT):
+class Heartbeat(Message, name="heartbeat", family=Family.HEARTBEAT, writer="compute"):
     """The node's daemon is alive. Silence is measured by the monitor's own clock, never by `sent`."""
 
     node_id: Id

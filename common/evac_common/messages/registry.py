@@ -39,19 +39,23 @@ class Message(BaseModel):
     family: ClassVar[Family]
     name: ClassVar[str]
     version: ClassVar[int]
+    writer: ClassVar[str]  # the one service (or "tools") that publishes it
 
     @classmethod
-    def __pydantic_init_subclass__(
+    def __init_subclass__(
         cls,
         *,
         name: str | None = None,
         version: int = 1,
         family: Family | None = None,
+        writer: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
+        super().__init_subclass__(**kwargs)
         if family is not None:
             cls.family = family
+        if writer is not None:
+            cls.writer = writer
         if name is None:
             return  # a family's base class, not a message
         cls.name, cls.version = name, version

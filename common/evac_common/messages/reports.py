@@ -15,7 +15,7 @@ from evac_common.model.identity import Gen, Id, node_user
 from evac_common.model.states import ExitReason
 
 
-class Report(Message, family=Family.REPORT):
+class Report(Message, family=Family.REPORT, writer="compute"):
     node_id: Id
     incarnation: int = Field(ge=1, description="Incarnation of the node that speaks.")
 

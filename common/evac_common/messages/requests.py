@@ -11,7 +11,7 @@ from evac_common.messages.registry import Family, Message
 from evac_common.model.identity import Id, Name
 
 
-class Request(Message, family=Family.REQUEST):
+class Request(Message, family=Family.REQUEST, writer="tools"):
     request_id: Id = Field(description="Chosen by the sender; the same id is carried out once.")
 
     def routing_key(self) -> str:
