@@ -1,0 +1,113 @@
+"""Public events as lines for people: the log that both kinds of lab print.
+
+Only state changes and decisions become lines, so unrelated changes of the program do not change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that happened: when (seconds of the run), who says so, what, and why."""
+
+    at_s: float
+    who: str
+    what: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.at_s:7.1f}  {self.who:<9}  {self.what:<44}  {self.why}".rstrip()
+
+
+def _node(what: str) -> Callable[[Body], tuple[str, str]]:
+    return lambda body: (f"node {body['node']}: {what}", str(body.get("why", "")))
+
+
+def _instance(what: str) -> Callable[[Body], tuple[str, str]]:
+    return lambda body: (
+        f"instance {body['instance']}: {what.format(**body)}",
+        str(body.get("why", "")),
+    )
+
+
+_SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] = {
+    "node.up": ("monitor", _node("up")),
+    "node.suspect": ("monitor", _node("suspect")),
+    "node.fencing": ("monitor", _node("suspect → fencing")),
+    "node.fencing_held": (
+        "monitor",
+        lambda body: (
+            f"node {body['node']}: not fenced, gate {body['gate']} is shut",
+            str(body["why"]),
+        ),
+    ),
+    "node.blocked": ("monitor", _node("blocked: a person must decide")),
+    "node.refused": ("monitor", _node("registration refused")),
+    "node.fenced_alive": ("monitor", _node("was proven dead and is alive")),
+    "node.rebooted": ("monitor", _node("came back with a higher incarnation")),
+    "node.down": (
+        "monitor",
+        lambda body: (
+            f"node {body['node']}: dead, proof {body['proof']}",
+            str(body["evidence"]),
+        ),
+    ),
+    "cluster.storm": (
+        "monitor",
+        lambda body: ("storm: nothing is fenced automatically", str(body["why"])),
+    ),
+    "cluster.storm_released": ("monitor", lambda body: ("storm released", str(body["why"]))),
+    "cluster.disarmed": (
+        "monitor",
+        lambda body: (f"disarmed until {body['until']}", str(body["why"])),
+    ),
+    "cluster.armed": ("monitor", lambda body: ("armed", str(body["why"]))),
+    "evacuation.opened": (
+        "scheduler",
+        lambda body: (f"evacuation of {body['node']}: {body['instances']} instances", ""),
+    ),
+    "evacuation.planned": (
+        "scheduler",
+        lambda body: (
+            f"evacuation of {body['node']}: {body['reserved']} placed, {body['waiting']} waiting",
+            "",
+        ),
+    ),
+    "evacuation.done": (
+        "scheduler",
+        lambda body: (f"evacuation of {body['node']}: done in {body['took_s']:.1f} s", ""),
+    ),
+    "instance.placed": ("scheduler", _instance("→ {node} (epoch {epoch})")),
+    "instance.evacuated": (
+        "scheduler",
+        lambda body: (
+            f"instance {body['instance']}: runs on {body['to_node']}, was on {body['from_node']}",
+            f"{body['took_s']:.1f} s after the proof",
+        ),
+    ),
+    "instance.start_failed": ("scheduler", _instance("start failed on {node} ({kind})")),
+    "instance.exited": ("scheduler", _instance("ended by itself on {node} ({reason})")),
+    "instance.stopped": ("scheduler", _instance("stopped on {node}")),
+    "instance.double_run_suspected": ("scheduler", _instance("DOUBLE RUN SUSPECTED on {node}")),
+    "instance.quarantined": ("scheduler", _instance("quarantined on {node}")),
+}
+
+
+def narrate(name: str, body: Body, at_s: float) -> Line | None:
+    """The line of an event, or None for events that are not told."""
+    told = _SENTENCES.get(name)
+    if told is None:
+        return None
+    who, sentence = told
+    what, why = sentence(body)
+    return Line(at_s=at_s, who=who, what=what, why=why)
+
+
+def told_events() -> frozenset[str]:
+    return frozenset(_SENTENCES)
