@@ -1,0 +1,1 @@
+"""What the parts of evac share: the wire, the model, the bus, the store and the service kit."""

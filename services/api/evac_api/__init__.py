@@ -1,0 +1,1 @@
+"""The api: what people want, checked and stored; and what they may know, read back truthfully."""
