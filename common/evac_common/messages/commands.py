@@ -47,6 +47,11 @@ class Session(Command, name="session", writer="monitor"):
         description="Instance id → highest epoch that is surely not this node's any more.",
         max_length=10000,
     )
+    proven_dead: bool = Field(
+        default=False,
+        description="This incarnation is proven dead: nothing may be started; once the node is empty it "
+        "raises its incarnation and registers again.",
+    )
 
 
 class DiskSpec(Message):

@@ -86,6 +86,7 @@ class StartErrorKind(StrEnum):
     NETWORK = "network"  # a bridge is missing
     HYPERVISOR = "hypervisor"  # the hypervisor failed, is away, or did not answer in time
     INVALID = "invalid"  # the hypervisor does not accept the definition
+    RELEASED = "released"  # released here earlier; said again because the start came again
 
 
 class StartFailed(OfInstance, name="start_failed"):
