@@ -1,0 +1,329 @@
+"""Run a scenario on a cluster of either kind: bring it up, live through the time line, judge.
+
+The runner talks to evac as every outside tool does, over its HTTP API; what really happened it asks
+the hypervisors. Second 0 of the time line is when every node is up and every instance runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import httpx2
+
+from evac_common.errors import EvacError
+from evac_common.model.states import RunStrategy
+from evac_lab.judge import Execution, Judgement, judge
+from evac_lab.narrate import Line, narrate
+from evac_lab.scenario.document import ScenarioNode
+from evac_lab.scenario.expect import failures
+from evac_lab.scenario.reading import Scenario
+from evac_lab.scenario.timeline import End, Kill, Network, Power
+from evac_lab.view import InstanceRow, NodeRow, Picture
+
+# `on: n1` means: epoch 1 is created there. The lab says so through the public API: every node carries
+# this label, and an instance is applied first with a selector for it, then, once it runs, without.
+ON_LABEL: Final = "evac-lab/node"
+
+
+class LabFailed(EvacError):
+    """The lab itself could not do its part (the cluster did not come up in time)."""
+
+    code = "lab.failed"
+
+
+class Cluster(Protocol):
+    """A whole cluster on one machine, of one kind or the other."""
+
+    @property
+    def api(self) -> httpx2.AsyncClient:
+        """A client of the cluster's api, with a token."""
+
+    async def enrolled(self, name: str, identity: Mapping[str, Any]) -> None:
+        """A node was enrolled; `identity` is what its `node.toml` holds."""
+
+    def power_of(self, name: str, node: ScenarioNode) -> Mapping[str, Any] | None:
+        """How the monitor is to reach the node's BMC (the manifest's `power`), or None."""
+
+    def disks_of(self, instance: str) -> Sequence[Mapping[str, Any]]:
+        """Disks for an instance that declares none (boot sector disks on the real lab)."""
+
+    async def power(self, name: str, *, on: bool) -> None: ...
+
+    async def network(self, name: str, *, on: bool) -> None: ...
+
+    async def kill(self, service: str, node: str | None) -> None: ...
+
+    def hardware(self, name: str) -> tuple[str, str]:
+        """(power, network) of a node's hardware, for the picture: ("on", "ok")."""
+
+    async def executions(self) -> Sequence[Execution]:
+        """Everything that ever executed, by instance and node name; times on the runner's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run showed."""
+
+    judgement: Judgement
+    failed: Sequence[str]  # expectations that do not hold
+    lines: Sequence[Line]
+    nodes: Mapping[str, Mapping[str, Any]]
+    instances: Mapping[str, Mapping[str, Any]]
+    events: Sequence[Mapping[str, Any]]
+    moved: Sequence[str]  # instances that were started more than once or on another node
+    end_s: float
+
+    @property
+    def passed(self) -> bool:
+        return not self.failed and not self.judgement.violations
+
+
+@dataclass(slots=True, kw_only=True)
+class Runner:
+    """One run of one scenario."""
+
+    cluster: Cluster
+    scenario: Scenario
+    on_line: Callable[[Line], None]
+    on_picture: Callable[[Picture], None]
+    progress: Callable[[str], None]
+    bring_up_limit_s: float = 120.0
+    poll_s: float = 0.5
+    at_action: Callable[[str], None] = lambda _text: None
+    _zero_s: float = 0.0
+    _last_event: int = 0
+    _events: list[Mapping[str, Any]] = field(default_factory=list)
+    _lines: list[Line] = field(default_factory=list)
+    _ids: dict[str, str] = field(default_factory=dict)
+
+    async def run(self) -> Outcome:
+        """Bring up, live through, judge. Raises LabFailed when the cluster does not come up."""
+        await self._bring_up()
+        self._zero_s = self._now_s()
+        await self._skip_events()
+        watcher = asyncio.create_task(self._watch(), name="watch the cluster")
+        try:
+            for step in self.scenario.steps:
+                await self._until(watcher, step.at_s)
+                if not isinstance(step.action, End):
+                    self._tell(Line(at_s=self._at_s(), who="lab", what=step.text))
+                    self.at_action(step.text)
+                await self._act(step.action)
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        return await self._judge()
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _at_s(self) -> float:
+        return self._now_s() - self._zero_s
+
+    async def _until(self, watcher: asyncio.Task[None], at_s: float) -> None:
+        """Wait for a moment of the time line; a watcher that fails ends the run."""
+        pause_s = self._zero_s + at_s - self._now_s()
+        if pause_s > 0:
+            done, _ = await asyncio.wait({watcher}, timeout=pause_s)
+            if done:
+                watcher.result()
+
+    async def _act(self, action: Power | Network | Kill | End) -> None:
+        match action:
+            case Power(node=node, on=on):
+                await self.cluster.power(node, on=on)
+            case Network(node=node, on=on):
+                await self.cluster.network(node, on=on)
+            case Kill(service=service, node=owner):
+                await self.cluster.kill(service, owner)
+            case End():
+                pass
+
+    # -- bringing the cluster up -------------------------------------------------------------
+
+    async def _bring_up(self) -> None:
+        document = self.scenario.document
+        self.progress(f"enrolling {len(document.nodes)} nodes")
+        for name, node in document.nodes.items():
+            labels = {**node.labels, ON_LABEL: name}
+            body = {**node.manifest(), "name": name, "labels": labels}
+            power = self.cluster.power_of(name, node)
+            if power is not None:
+                body["power"] = dict(power)
+            identity = await self._call("POST", "/v1/nodes", body)
+            await self.cluster.enrolled(name, identity)
+        for name, node in document.nodes.items():
+            if node.running:
+                await self.cluster.power(name, on=True)
+        running = [name for name, node in document.nodes.items() if node.running]
+        await self._wait(f"{len(running)} nodes to be up", self._nodes_are_up, running)
+        self.progress(f"{len(running)} nodes are up")
+        if document.pools or document.instances:
+            await self._create()
+
+    async def _create(self) -> None:
+        document = self.scenario.document
+        pools = {name: pool.manifest() for name, pool in document.pools.items()}
+        final: dict[str, dict[str, Any]] = {}
+        first: dict[str, dict[str, Any]] = {}
+        for name, instance in document.instances.items():
+            manifest = instance.manifest()
+            if not instance.disks and (disks := self.cluster.disks_of(name)):
+                manifest["disks"] = [dict(disk) for disk in disks]
+            final[name] = manifest
+            selector = {ON_LABEL: instance.on} if instance.on else {}
+            first[name] = {**manifest, "node_selector": {**instance.node_selector, **selector}}
+        self.progress(f"starting {len(first)} instances")
+        await self._call("POST", "/v1/apply", {"pools": pools, "instances": first})
+        await self._wait(f"{len(first)} instances to run", self._instances_run, self._wanted())
+        if final != first:
+            await self._call("POST", "/v1/apply", {"instances": final})
+        self.progress(f"{len(first)} instances run")
+
+    def _wanted(self) -> list[str]:
+        """Instances that should run, by name."""
+        return [
+            name
+            for name, instance in self.scenario.document.instances.items()
+            if instance.run_strategy is not RunStrategy.HALTED
+        ]
+
+    async def _wait(
+        self,
+        what: str,
+        holds: Callable[[Sequence[str]], Awaitable[list[str]]],
+        names: Sequence[str],
+    ) -> None:
+        deadline_s = self._now_s() + self.bring_up_limit_s
+        while missing := await holds(names):
+            if self._now_s() > deadline_s:
+                shown = "; ".join(missing[:10])
+                raise LabFailed(
+                    f"waited {self.bring_up_limit_s:.0f} s for {what}; missing: {shown}"
+                )
+            await asyncio.sleep(self.poll_s)
+
+    async def _nodes_are_up(self, names: Sequence[str]) -> list[str]:
+        states = {node["name"]: node["state"] for node in await self._list("nodes")}
+        return [f"{name} is {states.get(name)}" for name in names if states.get(name) != "up"]
+
+    async def _instances_run(self, names: Sequence[str]) -> list[str]:
+        found = {item["name"]: item for item in await self._list("instances")}
+        self._ids = {item["id"]: name for name, item in found.items()}
+        return [
+            f"{name}: {found[name]['status'] if name in found else 'unknown'}"
+            for name in names
+            if name not in found or found[name]["phase"] != "running"
+        ]
+
+    # -- watching ------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._tell_events()
+                await self._draw()
+            except httpx2.TransportError:
+                pass  # the api is down, perhaps on purpose; the next look finds what was missed
+            await asyncio.sleep(self.poll_s)
+
+    async def _skip_events(self) -> None:
+        """What happened while the cluster came up is not part of the run."""
+        while page := await self._events_after(self._last_event):
+            self._last_event = page[-1]["sequence"]
+
+    async def _events_after(self, sequence: int) -> list[dict[str, Any]]:
+        answer = await self._call("GET", f"/v1/events?after={sequence}&limit=500")
+        found: list[dict[str, Any]] = answer["items"]
+        return found
+
+    async def _tell_events(self) -> None:
+        while page := await self._events_after(self._last_event):
+            for event in page:
+                self._last_event = event["sequence"]
+                self._events.append(event)
+                if line := narrate(event["name"], event["body"], self._at_s()):
+                    self._tell(line)
+
+    def _tell(self, line: Line) -> None:
+        self._lines.append(line)
+        self.on_line(line)
+
+    async def _draw(self) -> None:
+        executions = await self.cluster.executions()
+        states = {node["name"]: node["state"] for node in await self._list("nodes")}
+        verdict = judge(executions, should_run=self._wanted(), end_s=self._now_s())
+        alive = [life for life in executions if life.ended_s is None]
+        nodes = []
+        for name in sorted(self.scenario.document.nodes):
+            power, network = self.cluster.hardware(name)
+            nodes.append(
+                NodeRow(
+                    name=name,
+                    state=states.get(name, "?"),
+                    power=power,
+                    network=network,
+                    guests=sum(life.node == name for life in alive),
+                )
+            )
+        instances = [
+            InstanceRow(
+                name=name,
+                node=history.node or "",
+                state="running" if history.node else "down",
+                downtime_s=history.downtime_s,
+            )
+            for name, history in verdict.histories.items()
+        ]
+        self.on_picture(
+            Picture(title=self.scenario.name, at_s=self._at_s(), nodes=nodes, instances=instances)
+        )
+
+    # -- judging -------------------------------------------------------------------------------
+
+    async def _judge(self) -> Outcome:
+        await self._tell_events()
+        await self._draw()
+        executions = list(await self.cluster.executions())
+        nodes = {node["name"]: node for node in await self._list("nodes")}
+        instances = {item["name"]: item for item in await self._list("instances")}
+        verdict = judge(executions, should_run=self._wanted(), end_s=self._now_s())
+        running_on: dict[str, list[str]] = {}
+        for life in executions:
+            if life.ended_s is None:
+                running_on.setdefault(life.instance, []).append(life.node)
+        for name, item in instances.items():
+            item["explain"] = await self._call("GET", f"/v1/instances/{name}/explain")
+        moved = [
+            name for name in self.scenario.document.instances if verdict.histories[name].starts > 1
+        ]
+        return Outcome(
+            judgement=verdict,
+            failed=failures(
+                self.scenario.expectations,
+                running_on=running_on,
+                node_states={name: node["state"] for name, node in nodes.items()},
+                violations=verdict.violations,
+            ),
+            lines=self._lines,
+            nodes=nodes,
+            instances=instances,
+            events=self._events,
+            moved=moved,
+            end_s=self._at_s(),
+        )
+
+    async def _list(self, what: str) -> list[dict[str, Any]]:
+        answer = await self._call("GET", f"/v1/{what}")
+        found: list[dict[str, Any]] = answer["items"]
+        return found
+
+    async def _call(self, method: str, path: str, body: Any = None) -> Any:
+        """One call of the api. Raises LabFailed with the api's own words when it refuses."""
+        answer = await self.cluster.api.request(method, path, json=body)
+        if answer.status_code >= 400:
+            raise LabFailed(f"{method} {path}: {answer.status_code}: {answer.text[:2000]}")
+        return answer.json() if answer.content else None
