@@ -93,7 +93,20 @@ class StoreUnavailable(Retryable):
     code = "store.unavailable"
 
 
-class UnprovenAssignment(EvacError):
+class Conflict(EvacError):
+    """A row with this key exists already: somebody else was first, or the name is taken."""
+
+    code = "store.conflict"
+    expected = True
+
+
+class LedgerRefused(EvacError):
+    """The ledger refused a change that would rewrite who owned an instance."""
+
+    code = "ledger.refused"
+
+
+class UnprovenAssignment(LedgerRefused):
     """The ledger refused an owner: there is no proof that the previous owner's copy is dead."""
 
     code = "ledger.unproven"

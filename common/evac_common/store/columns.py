@@ -21,7 +21,7 @@ metadata = MetaData(
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+    """A moment in UTC. SQLite keeps no zone: it is taken off on the way in, put back on the way out."""
 
     impl = DateTime(timezone=True)
     cache_ok = True

@@ -58,8 +58,12 @@ node_wish = Table(
     "node_wish",
     metadata,
     id_column(primary_key=True),
-    id_column("node_id", nullable=False, index=True),  # no foreign key: it outlives a forgotten node
-    Column("verb", String(32), nullable=False),  # fence, confirm_down (monitor); evacuate (scheduler)
+    id_column(
+        "node_id", nullable=False, index=True
+    ),  # no foreign key: it outlives a forgotten node
+    Column(
+        "verb", String(32), nullable=False
+    ),  # fence, confirm_down (monitor); evacuate (scheduler)
     Column("actor", String(128), nullable=False),
     Column("reason", Text, nullable=False),
     id_column("operation_id", nullable=False),
@@ -103,7 +107,9 @@ idempotency_key = Table(
     metadata,
     Column("key", String(128), primary_key=True),
     Column("actor", String(128), primary_key=True),
-    Column("digest", String(64), nullable=False),  # of method, path and body: another request is a 422
+    Column(
+        "digest", String(64), nullable=False
+    ),  # of method, path and body: another request is a 422
     Column("status", Integer, nullable=False),
     Column("response", Json, nullable=False),
     Column("created_at", UtcTime, nullable=False),
@@ -114,9 +120,20 @@ api_token = Table(
     metadata,
     id_column(primary_key=True),
     Column("name", String(128), nullable=False, unique=True),  # the actor in audit rows
-    Column("digest", String(64), nullable=False, unique=True),  # sha256 of the token; the token is random
+    Column(
+        "digest", String(64), nullable=False, unique=True
+    ),  # sha256 of the token; the token is random
     Column("created_at", UtcTime, nullable=False),
     Column("revoked_at", UtcTime),
 )
 
-TABLES = (instance_spec, pool, node_spec, node_wish, cluster_wish, operation, idempotency_key, api_token)
+TABLES = (
+    instance_spec,
+    pool,
+    node_spec,
+    node_wish,
+    cluster_wish,
+    operation,
+    idempotency_key,
+    api_token,
+)

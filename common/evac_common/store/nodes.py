@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from evac_common.store.columns import Json, UtcTime, id_column, metadata
 
@@ -15,11 +25,17 @@ node_state = Table(
     Column("state", String(16), nullable=False),  # NodeState
     Column("term", BigInteger, nullable=False),  # gen of the session; 0: never registered
     Column("incarnation", BigInteger, nullable=False),
-    Column("generation", BigInteger, nullable=False),  # +1 at every transition: late answers do not match
+    Column(
+        "generation", BigInteger, nullable=False
+    ),  # +1 at every transition: late answers do not match
     Column("reason", Text, nullable=False),  # why it is in this state
     Column("since", UtcTime, nullable=False),
-    Column("heard_at", UtcTime),  # last heartbeat, wall clock, for display; written every few seconds
-    id_column("session_command_id", nullable=True),  # the session command of this gen, re-sent unchanged
+    Column(
+        "heard_at", UtcTime
+    ),  # last heartbeat, wall clock, for display; written every few seconds
+    id_column(
+        "session_command_id", nullable=True
+    ),  # the session command of this gen, re-sent unchanged
     Column("decision", Json, nullable=False),  # last gate decision: [{"gate", "open", "why"}]
 )
 
@@ -74,12 +90,16 @@ cluster_flags = Table(
     "cluster_flags",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("term", BigInteger, nullable=False),  # +1 whenever the database may have gone back in time
+    Column(
+        "term", BigInteger, nullable=False
+    ),  # +1 whenever the database may have gone back in time
     Column("database_identity", String(128), nullable=False),
     Column("storm", Boolean, nullable=False),
     Column("storm_reason", Text, nullable=False),
     Column("storm_since", UtcTime),
-    Column("storm_released_at", UtcTime),  # fencings before it do not count towards the blast radius
+    Column(
+        "storm_released_at", UtcTime
+    ),  # fencings before it do not count towards the blast radius
     Column("disarmed_until", UtcTime),
     Column("disarmed_reason", Text, nullable=False),
     Column("recovering", Boolean, nullable=False),

@@ -1,14 +1,16 @@
-"""Outbox, events and audit: every service inserts its own rows, in the transaction of the change itself."""
+"""Outbox, events and audit: every service inserts its own rows, in the transaction of the change."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, String, Table, Text
 
-from evac_common.store.columns import Json, UtcTime, id_column, metadata
+from evac_common.store.columns import Json, UtcTime, metadata
 
 OWNER = "each its own rows"
 
-_Sequence = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER keys itself
+_Sequence = BigInteger().with_variant(
+    Integer(), "sqlite"
+)  # SQLite numbers only INTEGER keys itself
 
 outbox = Table(
     "outbox",

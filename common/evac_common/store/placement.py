@@ -35,7 +35,9 @@ ownership = Table(
     Column("incarnation", BigInteger, nullable=False),
     Column("run", BigInteger, nullable=False),
     id_column("proof_node_id", nullable=True),  # → proof_node.id: the previous owner is dead
-    id_column("proof_release_id", nullable=True),  # → proof_release.id: the previous epoch was released
+    id_column(
+        "proof_release_id", nullable=True
+    ),  # → proof_release.id: the previous epoch was released
     Column("created_at", UtcTime, nullable=False),
     PrimaryKeyConstraint("instance_id", "epoch"),
     Index("ix_ownership_node_id_incarnation", "node_id", "incarnation"),
