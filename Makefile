@@ -14,7 +14,7 @@ BIN := $(abspath $(VENV))/bin
 MEMBERS := common services/api services/scheduler services/compute services/monitor lab
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PATH="$(BIN):$$PATH" $(BIN)/python -m pip --quiet --no-input
 HASHED := install --require-hashes --only-binary :all:
-# the xdist-free default: one process, the order drawn anew each time (pytest prints the seed)
+# one process; the order is drawn anew each time and pytest prints the seed that repeats it
 PYTEST := $(BIN)/python -m pytest
 
 export PATH := $(BIN):$(PATH)
@@ -31,7 +31,7 @@ demo: $(VENV)/runtime.stamp ## a node is cut off and its instances come back, si
 
 .PHONY: lab
 lab: $(VENV)/lab.stamp ## start a real cluster on this machine (root; stop it with `evac-lab down`)
-	@.ci/real
+	@VENV=$(VENV) MAKE="$(MAKE)" .ci/real
 	@$(BIN)/evac-lab up
 
 # ----------------------------------------------------------------------------------------- to check
@@ -46,7 +46,7 @@ check: $(VENV)/dev.stamp ## format, lint, import rules, types and the fast tests
 
 .PHONY: test
 test: $(VENV)/dev.stamp $(VENV)/lab.stamp ## every test; as root on Debian or Ubuntu also the real servers and hosts
-	@.ci/real
+	@VENV=$(VENV) MAKE="$(MAKE)" .ci/real
 	$(PYTEST)
 
 .PHONY: bench
@@ -80,14 +80,14 @@ requirements: $(VENV)/dev.stamp ## resolve requirements/*.in into hashed, univer
 # ------------------------------------------------------------------------------------ environments
 
 .PHONY: setup
-setup: $(VENV)/dev.stamp $(VENV)/lab.stamp ## install everything for development into $(VENV)
+setup: $(VENV)/dev.stamp $(VENV)/lab.stamp ## install everything for development into .venv
 
 $(VENV)/created.stamp:
 	@test -n "$(PYTHON)" || { echo "evac needs python3, 3.11 or newer, and finds none" >&2; exit 3; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) has no venv module (on Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 3; }
 	@echo "creating $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/runtime.stamp: $(VENV)/created.stamp requirements/runtime.txt $(MEMBERS:%=%/pyproject.toml)
