@@ -74,6 +74,12 @@ class BusUnavailable(Retryable):
     code = "bus.unavailable"
 
 
+class QueueFull(BusUnavailable):
+    """A queue is at its length limit and took no more; publish again later."""
+
+    code = "bus.queue_full"
+
+
 class Unroutable(EvacError):
     """No queue is bound for this message: nobody would ever receive it."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 
 class QueueKind(Enum):
@@ -68,6 +68,7 @@ class Delivery:
     message_id: str | None
     user_id: str | None
     redelivered: bool = False
+    returns: int = 0  # how often it came back unsettled or was retried
 
 
 class Verdict(Enum):
@@ -78,6 +79,13 @@ class Verdict(Enum):
 
 Handler = Callable[[Delivery], Awaitable[Verdict]]
 
+Offset = (
+    int | Literal["first", "next"]
+)  # of a stream: a number, all that is kept, or only what comes
+
+#: The offset of a message that came from a stream is in this header.
+OFFSET_HEADER: Final = "x-stream-offset"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusHealth:
@@ -87,36 +95,6 @@ class BusHealth:
     connected_since_s: float | None  # start of the present connection; None while there is none
     canary_at_s: float | None  # when the last canary came back through the broker
     detail: str = ""
-
-
-class Consumer(Protocol):
-    async def cancel(self) -> None:
-        """Stop receiving. Unsettled messages go back to the queue."""
-
-
-class Bus(Protocol):
-    """One service's connection to the bus, under one user. Survives any loss of the broker by itself."""
-
-    @property
-    def user(self) -> str: ...
-
-    def health(self) -> BusHealth: ...
-
-    async def publish(self, message: Outgoing) -> None:
-        """Raises Unroutable (mandatory, no queue), BusRefused, or BusUnavailable (unknown: publish again)."""
-
-    async def declare(self, queues: Sequence[Queue]) -> None:
-        """Declare exchanges and these queues with their bindings. Controllers only. Raises as publish."""
-
-    async def consume(self, queue: str | Queue, handler: Handler, *, prefetch: int) -> Consumer:
-        """Deliver messages to the handler, now and after every reconnect, until cancelled.
-
-        A `Queue` is declared first, at every connect (exclusive ones exist only so). Returns at once,
-        also while the broker is away. An exception from the handler counts as RETRY and is logged.
-        """
-
-    async def delete_queue(self, name: str) -> None:
-        """Remove a queue (a forgotten node's). Controllers only."""
 
 
 @dataclass(slots=True)
@@ -130,3 +108,46 @@ class BusCounters:
     retried: int = 0
     reconnects: int = 0
     by_exchange: dict[str, int] = field(default_factory=dict)
+
+
+class Consumer(Protocol):
+    async def cancel(self) -> None:
+        """Stop receiving. Unsettled messages go back to the queue."""
+
+
+class Bus(Protocol):
+    """One service's connection to the bus, under one user. Survives any loss of the broker by itself."""
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def counters(self) -> BusCounters: ...
+
+    async def run(self) -> None:
+        """Connect and stay connected, for ever: one of the service's tasks. Cancelled: disconnect."""
+
+    async def wait_connected(self) -> None:
+        """Return as soon as there is a connection."""
+
+    def health(self) -> BusHealth: ...
+
+    async def publish(self, message: Outgoing) -> None:
+        """Raises Unroutable (mandatory, no queue), BusRefused, or BusUnavailable (unknown: publish again)."""
+
+    async def declare(self, queues: Sequence[Queue]) -> None:
+        """Declare exchanges and these queues with their bindings. Controllers only. Raises as publish."""
+
+    async def consume(
+        self, queue: str | Queue, handler: Handler, *, prefetch: int, offset: Offset | None = None
+    ) -> Consumer:
+        """Deliver messages to the handler, now and after every reconnect, until cancelled.
+
+        A `Queue` is declared first, at every connect (exclusive ones exist only so). Returns at once,
+        also while the broker is away. An exception from the handler counts as RETRY and is logged.
+        `offset` is for streams, and only for them: where to begin; after a reconnect it goes on behind
+        the last message that was settled.
+        """
+
+    async def delete_queue(self, name: str) -> None:
+        """Remove a queue (a forgotten node's). Controllers only."""

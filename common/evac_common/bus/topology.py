@@ -9,7 +9,9 @@ from evac_common.messages.registry import Family
 from evac_common.model.identity import node_user
 
 DEAD_EXCHANGE: Final = "evac.dead"
-EXCHANGES: Final = (*(family.exchange for family in Family), DEAD_EXCHANGE)
+# Carries nothing but each controller's canary to itself: the proof that publishing still works.
+CANARY_EXCHANGE: Final = "evac.canary"
+EXCHANGES: Final = (*(family.exchange for family in Family), DEAD_EXCHANGE, CANARY_EXCHANGE)
 
 EVENTS_MAX_AGE_S: Final = 7 * 24 * 3600
 HEARTBEAT_TTL_S: Final = 6.0  # three beats: an older one says nothing about now
@@ -39,7 +41,8 @@ MONITOR_REPORTS: Final = Queue(
     name="evac.monitor.reports",
     kind=QueueKind.QUORUM,
     bindings=tuple(
-        Binding(exchange=_REPORT, routing_key=f"*.{kind}") for kind in ("registered", "session_applied")
+        Binding(exchange=_REPORT, routing_key=f"*.{kind}")
+        for kind in ("registered", "session_applied")
     ),
     length_max=100_000,
 )
@@ -111,9 +114,7 @@ def command_queue(node_id: str) -> Queue:
     return Queue(
         name=f"evac.compute.{user}",
         kind=QueueKind.QUORUM,
-        bindings=(
-            Binding(exchange=Family.COMMAND.exchange, routing_key=f"compute.{user}.*"),
-        ),
+        bindings=(Binding(exchange=Family.COMMAND.exchange, routing_key=f"compute.{user}.*"),),
         single_active_consumer=True,
     )
 
