@@ -1,0 +1,25 @@
+"""Rules that hold for every test: a test is skipped only for a missing real part."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+from hypothesis import settings
+
+# A shared machine with two cores is slow now and then: the time limit of a test is pytest's business.
+settings.register_profile("evac", deadline=None)
+settings.load_profile("evac")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skipped test proves nothing: only tests of real parts may say that the part is not there."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and not item.get_closest_marker("real"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"only tests marked `real` may be skipped: {reason}"
+    return report
