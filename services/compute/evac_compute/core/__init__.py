@@ -1,0 +1,1 @@
+"""A node's decisions: values in, values with reasons out. No clock, no IO, no await, no log."""

@@ -1,0 +1,53 @@
+"""What a session asks of the node: which domains end, which are kept, which only an operator may
+judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from evac_compute.core.checks import Present
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`release`: instance → epoch whose tombstone is written (also where no domain is left).
+    `destroy`: instance → why; `quarantine`: instance → why. All in the order of ids.
+    """
+
+    release: Mapping[str, int]
+    destroy: Mapping[str, str]
+    quarantine: Mapping[str, str]
+
+
+def plan(
+    allowed: Mapping[str, int],
+    superseded: Mapping[str, int],
+    tombs: Mapping[str, int],
+    domains: Mapping[str, Present],
+) -> Plan:
+    """Nothing is destroyed on ignorance: only what was named, or what the node itself released."""
+    release = {
+        instance_id: epoch
+        for instance_id, epoch in sorted(superseded.items())
+        if epoch > tombs.get(instance_id, 0) and epoch > 0
+    }
+    destroy: dict[str, str] = {}
+    quarantine: dict[str, str] = {}
+    for instance_id, domain in sorted(domains.items()):
+        if domain.epoch < 1:
+            quarantine[instance_id] = "the domain does not say which epoch it is"
+        elif domain.epoch <= superseded.get(instance_id, 0):
+            destroy[instance_id] = f"epoch {domain.epoch} is superseded"
+        elif domain.epoch <= tombs.get(instance_id, 0):
+            destroy[instance_id] = f"epoch {domain.epoch} was released by this node"
+        elif allowed.get(instance_id) != domain.epoch:
+            quarantine[instance_id] = _unknown(domain.epoch, allowed.get(instance_id))
+    return Plan(release=release, destroy=destroy, quarantine=quarantine)
+
+
+def _unknown(epoch: int, allowed: int | None) -> str:
+    if allowed is None:
+        return f"epoch {epoch} is not in the session"
+    return f"epoch {epoch} is here, the session allows epoch {allowed}"
