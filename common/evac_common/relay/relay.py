@@ -4,8 +4,8 @@ At least once: a crash between publishing and marking publishes again, under the
 Rows are chosen because they are unsent, never because their number is above the last one: numbers
 are given before the commit and become visible out of order.
 
-Several replicas of a service may run: on PostgreSQL each holds the rows it publishes (`SKIP LOCKED`),
-so a message is normally said once. Rows about one subject are published one after the other;
+Several replicas of a service may run: on PostgreSQL each holds the rows it publishes
+(`SKIP LOCKED`), so a message is normally said once. Rows about one subject are published one after the other;
 different subjects overtake each other.
 """
 
@@ -77,7 +77,7 @@ class Relay:
         )
 
     async def step(self) -> int:
-        """Publish until nothing is left, or the broker or database is away. Returns how many went."""
+        """Publish until nothing is left, or broker or database is away. Returns how many went."""
         if not self._bus.health().connected:
             return 0  # an outage of the broker costs the database nothing
         sent = 0

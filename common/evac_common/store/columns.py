@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, Column, DateTime, MetaData, String, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
+from sqlalchemy.sql.schema import SchemaItem
 
 metadata = MetaData(
     naming_convention={
@@ -21,7 +22,7 @@ metadata = MetaData(
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment in UTC. SQLite keeps no zone: it is taken off on the way in, put back on the way out."""
+    """A moment in UTC. SQLite keeps no zone: it is taken off going in and put back coming out."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -40,8 +41,9 @@ class UtcTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-Json = JSON().with_variant(JSONB(), "postgresql")
+# None is NULL in the database, not the JSON value null.
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
-def id_column(name: str = "id", **options: Any) -> Column[str]:
-    return Column(name, String(32), **options)
+def id_column(name: str = "id", *constraints: SchemaItem, **options: Any) -> Column[str]:
+    return Column(name, String(32), *constraints, **options)

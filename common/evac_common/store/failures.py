@@ -17,8 +17,9 @@ from evac_common.errors import (
     UnprovenAssignment,
 )
 
-UNPROVEN = "evac: unproven"  # how the triggers' messages begin (migrations/ledger.py)
+UNPROVEN = "evac: unproven"  # how the triggers' messages begin (0002_ledger.py)
 LEDGER = "evac: ledger"
+CONFLICT = "evac: conflict"
 
 # SQLSTATE classes and codes after which the same transaction may succeed later.
 _WEATHER_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
@@ -67,6 +68,8 @@ def _of_driver(error: BaseException, doing: str, disconnected: bool) -> EvacErro
     text = str(error)
     if UNPROVEN in text:
         return UnprovenAssignment(_line(error))
+    if CONFLICT in text:
+        return Conflict(_line(error))
     if LEDGER in text:
         return LedgerRefused(_line(error))
     if isinstance(error, psycopg.Error):

@@ -1,4 +1,4 @@
-"""Outbox, events and audit: every service inserts its own rows, in the transaction of the change."""
+"""Outbox, events and audit: every service inserts its own rows, with the change itself."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Float,
+    ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -34,10 +36,9 @@ ownership = Table(
     Column("term", BigInteger, nullable=False),
     Column("incarnation", BigInteger, nullable=False),
     Column("run", BigInteger, nullable=False),
-    id_column("proof_node_id", nullable=True),  # → proof_node.id: the previous owner is dead
-    id_column(
-        "proof_release_id", nullable=True
-    ),  # → proof_release.id: the previous epoch was released
+    # Exactly one of the two from epoch 2 on: the previous owner is dead, or it released its epoch.
+    id_column("proof_node_id", ForeignKey("proof_node.id"), nullable=True),
+    id_column("proof_release_id", ForeignKey("proof_release.id"), nullable=True),
     Column("created_at", UtcTime, nullable=False),
     PrimaryKeyConstraint("instance_id", "epoch"),
     Index("ix_ownership_node_id_incarnation", "node_id", "incarnation"),
@@ -55,6 +56,10 @@ proof_release = Table(
     Column("evidence", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     UniqueConstraint("instance_id", "epoch"),
+    # The two tables refer to each other; this half is added when both exist.
+    ForeignKeyConstraint(
+        ["instance_id", "epoch"], ["ownership.instance_id", "ownership.epoch"], use_alter=True
+    ),
 )
 
 # Capacity promised on a node to an item that has no ledger row there yet.
@@ -74,7 +79,7 @@ evacuation = Table(
     id_column(primary_key=True),
     id_column("node_id", nullable=False),
     Column("incarnation", BigInteger, nullable=False),
-    id_column("proof_id", nullable=False),
+    id_column("proof_id", ForeignKey("proof_node.id"), nullable=False),
     Column("state", String(8), nullable=False),  # EvacuationState
     Column("created_at", UtcTime, nullable=False),
     Column("finished_at", UtcTime),
@@ -84,7 +89,7 @@ evacuation = Table(
 evacuation_item = Table(
     "evacuation_item",
     metadata,
-    id_column("evacuation_id", nullable=False),
+    id_column("evacuation_id", ForeignKey("evacuation.id"), nullable=False),
     id_column("instance_id", nullable=False, index=True),
     Column("source_epoch", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),  # ItemState
