@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import httpx2
@@ -75,6 +75,12 @@ class Outcome:
     events: Sequence[Mapping[str, Any]]
     moved: Sequence[str]  # instances that were started more than once or on another node
     end_s: float
+
+    def with_faults(self, faults: Sequence[str]) -> Outcome:
+        """The same, with services that ended by an error of their own as failures."""
+        return replace(
+            self, failed=[*self.failed, *(f"a service failed: {fault}" for fault in faults)]
+        )
 
     @property
     def passed(self) -> bool:

@@ -46,6 +46,11 @@ class SimulatedProcess:
         """The present life, as the loop knows it."""
         return (self.name, self.life)
 
+    async def death(self) -> None:
+        """Return when the present life is over; at once when there is none."""
+        if self._killed is not None:
+            await self._killed.wait()
+
     def start(self) -> None:
         """Switch the supervisor on (the machine booted)."""
         if self._supervisor is None:

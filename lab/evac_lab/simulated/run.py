@@ -1,0 +1,54 @@
+"""Run a scenario on a simulated cluster, from a plain function."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from evac_lab.narrate import Line
+from evac_lab.runner import Outcome, Runner
+from evac_lab.scenario.reading import Scenario
+from evac_lab.simulated.cluster import Doubles, SimulatedCluster
+from evac_lab.simulated.loop import SeededLoop, run
+from evac_lab.view import Picture
+
+__all__ = ["Doubles", "simulate"]
+
+
+def simulate(
+    scenario: Scenario,
+    *,
+    seed: int,
+    on_line: Callable[[Line], None],
+    on_picture: Callable[[Picture], None],
+    progress: Callable[[str], None],
+    calm_pace: float | None = None,
+    eventful_pace: float | None = None,
+    doubles: Doubles,
+) -> Outcome:
+    """Run to the end of the time line and judge.
+
+    `calm_pace` and `eventful_pace` are virtual seconds per real second before and after the first thing
+    that happens; None: as fast as the machine can. Raises LabFailed when the cluster does not come up,
+    or when a service ended by an error of its own.
+    """
+
+    async def main(loop: SeededLoop) -> Outcome:
+        cluster = SimulatedCluster(
+            loop, scenario, seed=seed, directory=Path(directory), doubles=doubles
+        )
+        await cluster.start()
+        runner = Runner(
+            cluster=cluster,
+            scenario=scenario,
+            on_line=on_line,
+            on_picture=on_picture,
+            progress=progress,
+            at_action=lambda _text: loop.hurry(eventful_pace),
+        )
+        outcome = await runner.run()
+        return outcome.with_faults(cluster.faults)
+
+    with tempfile.TemporaryDirectory(prefix="evac-simulated-") as directory:
+        return run(seed, main, pace=calm_pace)
