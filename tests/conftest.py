@@ -7,7 +7,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
-# A shared machine with two cores is slow now and then: the time limit of a test is pytest's business.
+# A busy machine with two cores is slow now and then: time limits are pytest's business.
 settings.register_profile("evac", deadline=None)
 settings.load_profile("evac")
 
@@ -16,7 +16,7 @@ settings.load_profile("evac")
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A skipped test proves nothing: only tests of real parts may say that the part is not there."""
+    """A skipped test proves nothing: only tests of real parts may find them missing."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and not item.get_closest_marker("real"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr

@@ -1,7 +1,7 @@
 """Each import rule bites: one forbidden import is added to a copy of the tree, and its rule breaks.
 
-A rule that nothing can break protects nothing, and nobody would notice: a misspelt module, a layer that
-was renamed, a pattern that matches no more.
+A rule that nothing can break protects nothing, and nobody would notice: a misspelt module, a layer
+that was renamed, a pattern that matches no more.
 """
 
 from __future__ import annotations
@@ -20,15 +20,7 @@ from typing import Final
 
 import pytest
 
-ROOT: Final = Path(__file__).parents[2]
-PACKAGES: Final = {
-    "evac_common": ROOT / "common/evac_common",
-    "evac_api": ROOT / "services/api/evac_api",
-    "evac_scheduler": ROOT / "services/scheduler/evac_scheduler",
-    "evac_compute": ROOT / "services/compute/evac_compute",
-    "evac_monitor": ROOT / "services/monitor/evac_monitor",
-    "evac_lab": ROOT / "lab/evac_lab",
-}
+from tests.tidy.sources import MEMBERS, ROOT
 
 # (contract, where the import is written, what it imports)
 BREACHES: Final = (
@@ -75,14 +67,15 @@ BREACHES: Final = (
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("tree")
-    for name, source in PACKAGES.items():
+    for folder, name in MEMBERS.items():
+        source = ROOT / folder / name
         shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     return copy
 
 
 def _file(tree: Path, module: str) -> Path:
-    """The module's file; one that does not exist yet is made, so that rules for later names are tried."""
+    """The module's file; one that is not there yet is made: rules hold for later names too."""
     path = tree.joinpath(*module.split("."))
     for file in (path / "__init__.py", path.with_suffix(".py")):
         if file.exists():

@@ -1,4 +1,4 @@
-"""What documents tell a person to run exists: make's targets, compose.yaml, the Dockerfile, the scripts."""
+"""What a person is told to run exists: make's targets, scripts, compose.yaml, the Dockerfile."""
 
 from __future__ import annotations
 

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT: Final = Path(__file__).parents[2]
-MEMBERS: Final = {
-    "common": "evac_common",
-    "services/api": "evac_api",
-    "services/scheduler": "evac_scheduler",
-    "services/compute": "evac_compute",
-    "services/monitor": "evac_monitor",
-    "lab": "evac_lab",
-}
+from tests.tidy.sources import MEMBERS, ROOT, imports
+
 SETS: Final = ("runtime", "dev", "lab", "libvirt")
 # Which set holds an extra's requirements; every other extra is part of the runtime.
 SET_OF_EXTRA: Final = {"libvirt": "libvirt", "real": "lab"}
 
-# What a core may use beside the standard library's values; ruff and import-linter ban the rest of it.
-CORE_MAY: Final = re.compile(r"evac_common\.(?:model|messages|errors)\b|evac_common$|pydantic\b")
+# What a core may use beside the standard library, of which ruff and import-linter ban a part.
+CORE_MAY: Final = re.compile(r"evac_common\.(?:model|messages|errors)\b|pydantic\b")
 
 
 def _project(folder: str) -> dict[str, Any]:
@@ -127,17 +118,12 @@ def test_the_sets_agree_about_versions() -> None:
 @pytest.mark.parametrize("package", [name for name in MEMBERS.values() if name != "evac_lab"])
 def test_a_core_imports_values_only(package: str) -> None:
     folder = next(name for name, value in MEMBERS.items() if value == package)
-    stray = []
-    for file in sorted((ROOT / folder / package / "core").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or "."]
-            for name in names:
-                inside = name.split(".")[0] in sys.stdlib_module_names
-                own = name == f"{package}.core" or name.startswith(f"{package}.core.")
-                if not (inside or own or CORE_MAY.match(name)):
-                    stray.append(f"{file.relative_to(ROOT)}:{node.lineno}: {name}")
+    stray = [
+        f"{file.relative_to(ROOT)}:{line}: {name}"
+        for file in sorted((ROOT / folder / package / "core").rglob("*.py"))
+        for line, name in imports(file)
+        if name.split(".")[0] not in sys.stdlib_module_names
+        and not name.startswith(f"{package}.core.")
+        and not CORE_MAY.match(name)
+    ]
     assert not stray

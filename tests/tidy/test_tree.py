@@ -10,15 +10,8 @@ from typing import Final
 
 import pytest
 
-ROOT: Final = Path(__file__).parents[2]
-MEMBERS: Final = {
-    "common": "evac_common",
-    "services/api": "evac_api",
-    "services/scheduler": "evac_scheduler",
-    "services/compute": "evac_compute",
-    "services/monitor": "evac_monitor",
-    "lab": "evac_lab",
-}
+from tests.tidy.sources import MEMBERS, ROOT, imports
+
 NOT_OURS: Final = {"__pycache__", "node_modules", "build", "dist"}
 LINES_PER_MODULE: Final = 500
 LINES_PER_FUNCTION: Final = 60
@@ -92,16 +85,12 @@ def test_the_patterns_find_what_they_are_for(pattern: re.Pattern[str], text: str
 
 
 def test_no_test_replaces_a_part_with_a_mock() -> None:
-    banned = []
-    for file in MODULES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            if any(re.match(r"unittest\.mock|mock$|mock\.|pytest_mock", name) for name in names):
-                banned.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    banned = [
+        f"{file.relative_to(ROOT)}:{line}"
+        for file in MODULES
+        for line, name in imports(file)
+        if re.match(r"unittest\.mock|mock\.|mock$|pytest_mock", name)
+    ]
     assert not banned
 
 
