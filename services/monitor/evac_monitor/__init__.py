@@ -1,1 +1,1 @@
-"""Decides which nodes live, which may be cut off, and which are proven dead. Owns the nodes' states."""
+"""Decides which nodes live, which may be cut off, which are proven dead. Owns nodes' states."""

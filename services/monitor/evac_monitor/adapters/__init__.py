@@ -1,0 +1,1 @@
+"""The monitor's edges: its rows in the database, and the BMCs."""

@@ -1,0 +1,161 @@
+"""The row of cluster flags: term, storm, disarmed, the moment of the last fencing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import insert, select, text, update
+
+from evac_common.messages import events
+from evac_common.store import nodes
+from evac_common.store.engine import Store
+from evac_common.store.transaction import Transaction
+from evac_monitor.adapters import rows
+from evac_monitor.core.gate import Answer, Gate
+from evac_monitor.ports import ClusterWish, Flags
+
+_FLAGS = nodes.cluster_flags
+_ROW = _FLAGS.c.id == 1
+
+DISARM_MAX_S = 7 * 24 * 3600
+
+
+async def identity(store: Store) -> str | None:
+    """What changes when the database may have gone back in time; None: it cannot tell.
+
+    PostgreSQL: the system identifier (another cluster, a restored backup on a new one) and the
+    timeline (a standby was promoted). SQLite has nothing of the kind.
+    """
+    if store.dialect != "postgresql":
+        return None
+    readable = text(
+        "SELECT has_function_privilege('pg_control_system()', 'execute')"
+        " AND has_function_privilege('pg_control_checkpoint()', 'execute')"
+    )
+    query = text(
+        "SELECT system_identifier || '/' || (SELECT timeline_id FROM pg_control_checkpoint())"
+        " FROM pg_control_system()"
+    )
+    async with store.read() as tx:
+        return str(await tx.scalar(query)) if await tx.scalar(readable) else None
+
+
+async def prepare(tx: Transaction, seen: str | None) -> bool:
+    """Make the row, or raise the term when the database is another. True: the term rose."""
+    flags = await rows.read_flags(tx)
+    if flags is None:
+        await tx.execute(
+            insert(_FLAGS).values(
+                id=1,
+                term=1,
+                database_identity=seen or tx.clock.new_id(),
+                storm=False,
+                storm_reason="",
+                disarmed_reason="",
+                recovering=False,
+            )
+        )
+        return False
+    if seen is None or seen == flags.database_identity:
+        return False
+    why = f"the database is {seen}, it was {flags.database_identity}"
+    changed = await tx.change(
+        update(_FLAGS)
+        .where(_ROW, _FLAGS.c.term == flags.term)
+        .where(_FLAGS.c.database_identity == flags.database_identity)
+        .values(term=flags.term + 1, database_identity=seen)
+    )
+    if changed == 1:
+        await tx.audit(
+            actor=rows.ACTOR,
+            action="cluster.term",
+            subject="cluster",
+            reason=why,
+            detail={"term": flags.term + 1},
+        )
+    return changed == 1
+
+
+async def probe(tx: Transaction) -> None:
+    await tx.execute(update(_FLAGS).where(_ROW).values(term=_FLAGS.c.term))
+
+
+async def declare_storm(tx: Transaction, why: str, names: Sequence[str]) -> bool:
+    changed = await tx.change(
+        update(_FLAGS)
+        .where(_ROW, _FLAGS.c.storm.is_(False))
+        .values(storm=True, storm_reason=why, storm_since=tx.now)
+    )
+    if changed != 1:
+        return False
+    await tx.emit(events.StormDeclared(why=why, silent_nodes=list(names)))
+    await tx.audit(
+        actor=rows.ACTOR,
+        action="cluster.storm",
+        subject="cluster",
+        reason=why,
+        detail={"nodes": list(names)},
+    )
+    return True
+
+
+async def count_fencing(tx: Transaction, seen: Flags) -> bool:
+    """Take the right to begin one fencing. False: another began, or the flags changed meanwhile."""
+    flags = await tx.row(select(_FLAGS).where(_ROW).with_for_update())
+    if flags is None or flags["storm"] or flags["last_fencing_at"] != seen.last_fencing_at:
+        return False
+    if flags["disarmed_until"] is not None and flags["disarmed_until"] > tx.now:
+        return False
+    await tx.execute(update(_FLAGS).where(_ROW).values(last_fencing_at=tx.now))
+    return True
+
+
+async def note_fencing(tx: Transaction) -> None:
+    """An operator's fencing takes no turn, but the automatic ones keep their distance from it."""
+    await tx.execute(update(_FLAGS).where(_ROW).values(last_fencing_at=tx.now))
+
+
+async def disarm(tx: Transaction, wish: ClusterWish) -> tuple[bool, str]:
+    """Returns success and the reason."""
+    try:
+        for_s = float(wish.arguments["for_s"])
+    except (KeyError, TypeError, ValueError):
+        return False, "disarm needs for_s, a number of seconds"
+    if not 0 < for_s <= DISARM_MAX_S:
+        return False, f"for_s must be above 0 and at most {DISARM_MAX_S} (got {for_s:g})"
+    until: datetime = tx.now + timedelta(seconds=for_s)
+    why = f"{wish.reason} ({wish.actor})"
+    await tx.execute(update(_FLAGS).where(_ROW).values(disarmed_until=until, disarmed_reason=why))
+    shown = until.astimezone(UTC).isoformat(timespec="seconds")
+    await tx.emit(events.Disarmed(why=why, until=shown))
+    return True, f"disarmed until {shown}"
+
+
+async def arm(tx: Transaction, wish: ClusterWish) -> tuple[bool, str]:
+    flags = await rows.read_flags(tx)
+    if flags is None or flags.disarmed_until is None:
+        return True, "it was armed already"
+    await tx.execute(update(_FLAGS).where(_ROW).values(disarmed_until=None, disarmed_reason=""))
+    await tx.emit(events.Armed(why=f"{wish.reason} ({wish.actor})"))
+    return True, "armed"
+
+
+async def release_storm(tx: Transaction, wish: ClusterWish) -> tuple[bool, str]:
+    """What died before the release does not count towards the blast radius any more."""
+    flags = await rows.read_flags(tx)
+    if flags is None or not flags.storm:
+        return True, "there was no storm"
+    await tx.execute(
+        update(_FLAGS)
+        .where(_ROW)
+        .values(storm=False, storm_reason="", storm_since=None, storm_released_at=tx.now)
+    )
+    await tx.emit(events.StormReleased(why=f"{wish.reason} ({wish.actor})"))
+    return True, "released: what was silent before may be fenced now, one at a time"
+
+
+def operator_answer(wish_actor: str, reason: str) -> Answer:
+    """How an operator's decision stands where the gates' answers stand otherwise."""
+    why = f"fence by {wish_actor}: {reason}"
+    return Answer(gate=Gate.OPERATOR, open=True, why=why)

@@ -1,0 +1,78 @@
+"""One conversation with one BMC, in a process of its own: `python -m evac_monitor.adapters.ipmi_child`.
+
+The library it uses keeps threads and blocks; here both end with the process, which the driver kills
+when it takes too long. Everything, the password too, comes on standard input as one JSON object and
+is in no argument and no environment. The answer is one JSON object on standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, Final
+
+from pyghmi import exceptions
+from pyghmi.ipmi import command
+
+from evac_monitor.adapters.ipmi_wire import Answer, Request
+
+_GET_SYSTEM_GUID: Final = {"netfn": 0x06, "command": 0x37}
+
+
+def converse(request: Request) -> Answer:
+    """Log in, do the one call, log out."""
+    try:
+        bmc = command.Command(
+            bmc=request["address"],
+            userid=request["username"],
+            password=request["password"],
+            port=request["port"],
+            keepalive=False,
+        )
+    except exceptions.PyghmiException as error:
+        return _login_failed(error)
+    except OSError as error:  # the name does not resolve, no route
+        return {"error": f"cannot reach the BMC: {error}", "hopeless": False}
+    try:
+        return {"value": _call(bmc, request["call"])}
+    except exceptions.PyghmiException as error:
+        return {"error": f"{request['call']}: {error}", "hopeless": False}
+    finally:
+        bmc.ipmi_session.logout()
+
+
+def _call(bmc: Any, call: str) -> str | None:
+    match call:
+        case "power_off":
+            bmc.set_power("off", wait=False)
+            return None
+        case "power_state":
+            return str(bmc.get_power()["powerstate"])
+        case "identity":
+            answer = bmc.raw_command(**_GET_SYSTEM_GUID)
+            data = bytes(answer.get("data", b""))
+            # Not every BMC knows its system: then it says nothing about whose it is.
+            return data.hex() if "error" not in answer and len(data) == 16 else None
+        case _:
+            raise ValueError(f"unknown call {call!r}")
+
+
+def _login_failed(error: Exception) -> Answer:
+    text = str(error) or type(error).__name__
+    # The library has one class for all of these; only the texts tell them apart.
+    refused = any(
+        words in text.lower() for words in ("password", "username", "user name", "unauthorized")
+    )
+    return {"error": f"the BMC refused the login: {text}" if refused else text, "hopeless": refused}
+
+
+def main() -> None:
+    answer = converse(json.loads(sys.stdin.read()))
+    sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)  # the library's threads would keep the process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Reading nodes, and the one statement that changes a node's state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping, Select, func, select, update
+
+from evac_common.messages import events
+from evac_common.model.states import NodeState
+from evac_common.store import intent, nodes
+from evac_common.store.transaction import Transaction
+from evac_monitor.core.states import On, next_row
+from evac_monitor.ports import Flags, NodeRow
+
+_STATE, _SPEC, _FACTS = nodes.node_state, intent.node_spec, nodes.node_facts
+
+ACTOR = "evac-monitor"
+
+
+def select_nodes() -> Select[Any]:
+    """All states, with what enrolment and the first registration say."""
+    return select(
+        _STATE,
+        func.coalesce(_SPEC.c.name, _STATE.c.node_id).label("name"),
+        func.coalesce(_SPEC.c.dmi_uuid, _FACTS.c.dmi_uuid).label("dmi_uuid"),
+        _SPEC.c.power,
+        _SPEC.c.power_secret,
+    ).select_from(
+        _STATE.outerjoin(_SPEC, _SPEC.c.id == _STATE.c.node_id).outerjoin(
+            _FACTS, _FACTS.c.node_id == _STATE.c.node_id
+        )
+    )
+
+
+def node_row(row: RowMapping) -> NodeRow:
+    return NodeRow(
+        node_id=row["node_id"],
+        name=row["name"],
+        state=NodeState(row["state"]),
+        term=row["term"],
+        incarnation=row["incarnation"],
+        generation=row["generation"],
+        reason=row["reason"],
+        since=row["since"],
+        heard_at=row["heard_at"],
+        session_command_id=row["session_command_id"],
+        decision=tuple(row["decision"]),
+        dmi_uuid=row["dmi_uuid"],
+        power=row["power"],
+        power_secret=row["power_secret"],
+    )
+
+
+async def find_node(tx: Transaction, node_id: str) -> NodeRow | None:
+    row = await tx.row(select_nodes().where(_STATE.c.node_id == node_id))
+    return node_row(row) if row is not None else None
+
+
+async def read_flags(tx: Transaction) -> Flags | None:
+    row = await tx.row(select(nodes.cluster_flags).where(nodes.cluster_flags.c.id == 1))
+    if row is None:
+        return None
+    return Flags(
+        term=row["term"],
+        database_identity=row["database_identity"],
+        storm=row["storm"],
+        storm_reason=row["storm_reason"],
+        storm_released_at=row["storm_released_at"],
+        disarmed_until=row["disarmed_until"],
+        disarmed_reason=row["disarmed_reason"],
+        last_fencing_at=row["last_fencing_at"],
+    )
+
+
+async def move(
+    tx: Transaction, node: NodeRow, on: On, why: str, *, actor: str = ACTOR, **values: Any
+) -> NodeRow | None:
+    """Change a node's state: the table's row, a compare-and-set, `node.state` and an audit row.
+
+    None: the node is not any more what `node` says, and nothing was written. Anything else that
+    belongs to the change (columns in `values`) is written by the same statement.
+    """
+    row = next_row(node.state, on)
+    if row is None:
+        raise ValueError(f"node {node.name}: nothing follows from {on} in state {node.state}")
+    reason = f"{row.why}: {why}"
+    changes = {"decision": [], **values}
+    changed = await tx.change(
+        update(_STATE)
+        .where(
+            _STATE.c.node_id == node.node_id,
+            _STATE.c.state == node.state.value,
+            _STATE.c.incarnation == node.incarnation,
+            _STATE.c.generation == node.generation,
+        )
+        .values(
+            state=row.then.value,
+            generation=node.generation + 1,
+            reason=reason,
+            since=tx.now,
+            **changes,
+        )
+    )
+    if changed != 1:
+        return None
+    await tx.emit(
+        events.NodeStateChanged(
+            node_id=node.node_id, node=node.name, why=reason, old=node.state, new=row.then
+        )
+    )
+    await tx.audit(
+        actor=actor,
+        action="node.state",
+        subject=node.node_id,
+        reason=reason,
+        detail={"old": node.state.value, "new": row.then.value, "on": on.value},
+    )
+    return await find_node(tx, node.node_id)

@@ -1,0 +1,341 @@
+"""`Records` on the database: each method is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, delete, exists, func, insert, select, update
+
+from evac_common.errors import Conflict, StoreUnavailable
+from evac_common.messages import events
+from evac_common.messages.reports import Registered, SessionApplied
+from evac_common.model.states import NodeState, ProofKind
+from evac_common.store import intent, nodes, placement
+from evac_common.store.engine import Store
+from evac_common.store.transaction import Transaction
+from evac_monitor.adapters import attempts, flags, proving, registering, rows, wishes
+from evac_monitor.core import fencing
+from evac_monitor.core.gate import Answer
+from evac_monitor.core.states import On
+from evac_monitor.core.wishes import ClusterVerb, Refuse, Succeed
+from evac_monitor.ports import ClusterWish, Doomed, Flags, Handled, NodeRow, NodeWish, Snapshot
+
+_STATE = nodes.node_state
+
+
+class StoreRecords:
+    """`monitor` names this process in the tries it runs; it must be new at every start."""
+
+    def __init__(self, store: Store, *, monitor: str) -> None:
+        self._store = store
+        self._monitor = monitor
+
+    async def _once(self, step: Callable[[Transaction], Awaitable[bool]]) -> bool:
+        """Run a compare-and-set; False also when another monitor inserted the same row first."""
+        try:
+            async with self._store.transaction() as tx:
+                return await step(tx)
+        except Conflict:
+            return False
+
+    async def prepare(self) -> bool:
+        seen = await flags.identity(self._store)
+        return await self._once(lambda tx: flags.prepare(tx, seen))
+
+    async def probe(self) -> None:
+        async with self._store.transaction() as tx:
+            await flags.probe(tx)
+
+    async def snapshot(self, *, window_s: float) -> Snapshot:
+        proof = nodes.proof_node
+        async with self._store.read() as tx:
+            known = await rows.read_flags(tx)
+            if known is None:
+                raise StoreUnavailable("the cluster's flags are not there yet")
+            found = await tx.rows(rows.select_nodes().order_by(_STATE.c.node_id))
+            powered_off = await tx.rows(
+                select(proof.c.node_id, func.max(proof.c.created_at).label("at"))
+                .where(
+                    proof.c.kind == ProofKind.POWER.value,
+                    proof.c.actor == rows.ACTOR,
+                    proof.c.created_at > tx.now - timedelta(seconds=window_s),
+                )
+                .group_by(proof.c.node_id)
+            )
+            return Snapshot(
+                now=tx.now,
+                flags=known,
+                nodes=[rows.node_row(row) for row in found],
+                powered_off={row["node_id"]: row["at"] for row in powered_off},
+            )
+
+    async def adopt(self) -> tuple[int, int]:
+        async with self._store.read() as tx:
+            arrived = await self._arrived(tx)
+            gone = [row["node_id"] for row in await tx.rows(_forgotten())]
+        if not arrived and not gone:
+            return 0, 0
+        made = removed = 0
+        for node_id in arrived:
+            made += await self._once(lambda tx, node_id=node_id: _adopt(tx, node_id))
+        for node_id in gone:
+            removed += await self._once(lambda tx, node_id=node_id: _forget(tx, node_id))
+        return made, removed
+
+    async def _arrived(self, tx: Transaction) -> list[str]:
+        spec = intent.node_spec
+        found = await tx.rows(
+            select(spec.c.id)
+            .outerjoin(_STATE, _STATE.c.node_id == spec.c.id)
+            .where(_STATE.c.node_id.is_(None))
+            .order_by(spec.c.id)
+        )
+        return [row["id"] for row in found]
+
+    async def register(self, report: Registered) -> Handled:
+        async with self._store.transaction() as tx:
+            return await registering.register(tx, report)
+
+    async def session_applied(self, report: SessionApplied) -> Handled:
+        async with self._store.transaction() as tx:
+            return await registering.session_applied(tx, report)
+
+    async def change(
+        self, node: NodeRow, on: On, why: str, *, silent_s: float, heard_at: datetime | None
+    ) -> bool:
+        values: dict[str, Any] = {} if heard_at is None else {"heard_at": heard_at}
+
+        async def step(tx: Transaction) -> bool:
+            moved = await rows.move(tx, node, on, why, **values)
+            if moved is None:
+                return False
+            if moved.state is NodeState.SUSPECT:
+                await tx.emit(
+                    events.NodeSuspect(
+                        node_id=node.node_id, node=node.name, why=moved.reason, silent_s=silent_s
+                    )
+                )
+            elif moved.state is NodeState.UP:
+                await tx.emit(
+                    events.NodeUp(
+                        node_id=node.node_id,
+                        node=node.name,
+                        why=moved.reason,
+                        incarnation=node.incarnation,
+                    )
+                )
+            return True
+
+        return await self._once(step)
+
+    async def hold(
+        self, node: NodeRow, answers: Sequence[Answer], newly_shut: Sequence[Answer]
+    ) -> bool:
+        async def step(tx: Transaction) -> bool:
+            changed = await tx.change(
+                update(_STATE)
+                .where(
+                    _STATE.c.node_id == node.node_id,
+                    _STATE.c.state == NodeState.SUSPECT.value,
+                    _STATE.c.generation == node.generation,
+                )
+                .values(decision=[answer.as_json() for answer in answers])
+            )
+            if changed != 1:
+                return False
+            for answer in newly_shut:
+                await tx.emit(
+                    events.FencingHeld(
+                        node_id=node.node_id,
+                        node=node.name,
+                        gate=answer.gate.value,
+                        why=answer.why,
+                    )
+                )
+            return True
+
+        return await self._once(step)
+
+    async def note_heard(self, heard_at: dict[str, datetime]) -> None:
+        async with self._store.transaction() as tx:
+            for node_id, at in sorted(heard_at.items()):
+                await tx.execute(
+                    update(_STATE).where(_STATE.c.node_id == node_id).values(heard_at=at)
+                )
+
+    async def declare_storm(self, why: str, names: Sequence[str]) -> bool:
+        return await self._once(lambda tx: flags.declare_storm(tx, why, names))
+
+    async def begin_fencing(
+        self, node: NodeRow, seen: Flags, answers: Sequence[Answer], why: str
+    ) -> bool:
+        return await self._roll_back_unless(
+            lambda tx: proving.begin_fencing(tx, node, seen, answers, why, self._monitor)
+        )
+
+    async def begin_fencing_for(self, node: NodeRow, wish: NodeWish) -> bool:
+        return await self._roll_back_unless(
+            lambda tx: proving.begin_fencing_for(tx, node, wish, self._monitor)
+        )
+
+    async def _roll_back_unless(self, step: Callable[[Transaction], Awaitable[bool]]) -> bool:
+        """For steps that write before their last compare-and-set."""
+        try:
+            async with self._store.transaction() as tx:
+                if not await step(tx):
+                    raise _Lost
+                return True
+        except (_Lost, Conflict):
+            return False
+
+    async def doomed(self) -> Sequence[Doomed]:
+        states = (NodeState.FENCING.value, NodeState.BLOCKED.value)
+        async with self._store.read() as tx:
+            found = await tx.rows(
+                rows.select_nodes()
+                .where(_STATE.c.state.in_(states))
+                .order_by(_STATE.c.since, _STATE.c.node_id)
+            )
+            doomed = []
+            for row in found:
+                node = rows.node_row(row)
+                tries = await attempts.of_node(tx, node, self._monitor)
+                doomed.append(Doomed(node=node, attempts=tries))
+            return doomed
+
+    async def begin_try(
+        self,
+        node: NodeRow,
+        step: fencing.Try | fencing.Resume,
+        seen: Sequence[fencing.Attempt],
+    ) -> str | None:
+        async with self._store.transaction() as tx:
+            return await proving.begin_try(tx, node, step, seen, self._monitor)
+
+    async def end_try(self, attempt_id: str, state: fencing.AttemptState, detail: str) -> bool:
+        return await self._once(
+            lambda tx: attempts.end(tx, attempt_id, state, detail, self._monitor)
+        )
+
+    async def prove_off(self, node: NodeRow, attempt_id: str, evidence: dict[str, Any]) -> bool:
+        return await self._once(
+            lambda tx: proving.prove_off(tx, node, attempt_id, evidence, self._monitor)
+        )
+
+    async def block(self, node: NodeRow, why: str) -> bool:
+        return await self._once(lambda tx: proving.block(tx, node, why))
+
+    async def alarm_blocked(self, node: NodeRow, *, every_s: float) -> bool:
+        return await self._once(lambda tx: proving.alarm_blocked(tx, node, every_s=every_s))
+
+    async def open_node_wishes(self) -> Sequence[NodeWish]:
+        async with self._store.read() as tx:
+            return await wishes.open_node_wishes(tx)
+
+    async def open_cluster_wishes(self) -> Sequence[ClusterWish]:
+        async with self._store.read() as tx:
+            return await wishes.open_cluster_wishes(tx)
+
+    async def answer(self, wish: NodeWish, decision: Succeed | Refuse) -> bool:
+        async def step(tx: Transaction) -> bool:
+            if await wishes.answered(tx, wish.wish_id):
+                return False
+            succeeded = isinstance(decision, Succeed)
+            await wishes.answer(tx, wish.wish_id, succeeded=succeeded, why=decision.why)
+            await tx.audit(
+                actor=wish.actor,
+                action=f"wish.{wish.verb}",
+                subject=wish.node_id,
+                reason=decision.why,
+                detail={"wish_id": wish.wish_id, "succeeded": succeeded},
+            )
+            return True
+
+        return await self._once(step)
+
+    async def confirm_down(self, node: NodeRow, wish: NodeWish) -> bool:
+        return await self._once(lambda tx: proving.confirm_down(tx, node, wish))
+
+    async def carry_out(self, wish: ClusterWish) -> bool:
+        async def step(tx: Transaction) -> bool:
+            if await wishes.answered(tx, wish.wish_id):
+                return False
+            match ClusterVerb(wish.verb):
+                case ClusterVerb.DISARM:
+                    succeeded, why = await flags.disarm(tx, wish)
+                case ClusterVerb.ARM:
+                    succeeded, why = await flags.arm(tx, wish)
+                case ClusterVerb.STORM_RELEASE:
+                    succeeded, why = await flags.release_storm(tx, wish)
+            await wishes.answer(tx, wish.wish_id, succeeded=succeeded, why=why)
+            await tx.audit(
+                actor=wish.actor,
+                action=f"cluster.{wish.verb}",
+                subject="cluster",
+                reason=wish.reason,
+                detail={"wish_id": wish.wish_id, "outcome": why},
+            )
+            return True
+
+        return await self._once(step)
+
+
+class _Lost(Exception):
+    """Somebody else was first: undo what this transaction wrote."""
+
+
+async def _adopt(tx: Transaction, node_id: str) -> bool:
+    await tx.execute(
+        insert(_STATE).values(
+            node_id=node_id,
+            state=NodeState.NEW.value,
+            term=0,
+            incarnation=0,
+            generation=0,
+            reason="enrolled; it has not registered yet",
+            since=tx.now,
+            decision=[],
+        )
+    )
+    return True
+
+
+def _forgotten() -> Any:
+    """Nodes without a declaration that may go: new or fenced, and owners of nothing."""
+    spec, own, release = intent.node_spec, placement.ownership, placement.proof_release
+    later = own.alias("later")
+    owns = exists().where(
+        own.c.node_id == _STATE.c.node_id,
+        ~exists().where(later.c.instance_id == own.c.instance_id, later.c.epoch > own.c.epoch),
+        ~exists().where(
+            and_(release.c.instance_id == own.c.instance_id, release.c.epoch == own.c.epoch)
+        ),
+    )
+    return select(_STATE.c.node_id, _STATE.c.generation).where(
+        ~exists().where(spec.c.id == _STATE.c.node_id),
+        _STATE.c.state.in_((NodeState.NEW.value, NodeState.FENCED.value)),
+        ~owns,
+    )
+
+
+async def _forget(tx: Transaction, node_id: str) -> bool:
+    """Proofs stay: the ledger's history refers to them."""
+    row = await tx.row(_forgotten().where(_STATE.c.node_id == node_id))
+    if row is None:
+        return False
+    changed = await tx.change(
+        delete(_STATE).where(_STATE.c.node_id == node_id, _STATE.c.generation == row["generation"])
+    )
+    if changed != 1:
+        return False
+    facts = nodes.node_facts
+    await tx.execute(delete(facts).where(facts.c.node_id == node_id))
+    await tx.audit(
+        actor=rows.ACTOR,
+        action="node.forget",
+        subject=node_id,
+        reason="it is not enrolled any more",
+    )
+    return True

@@ -1,0 +1,1 @@
+"""What the monitor does by itself, again and again: pulse, probe, tick, sweep, fencing."""

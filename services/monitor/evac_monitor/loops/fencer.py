@@ -1,0 +1,227 @@
+"""Carry fencing out: for each node in fencing or blocked, the next try, or the alarm.
+
+Level-triggered: every step re-reads the rows, so a try that a dead monitor left behind is found like
+any other. A try runs as a task of its own; its only way to a proof is `Records.prove_off`, which
+checks again that the node still is the incarnation that was to be cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from evac_common.errors import EvacError, Retryable
+from evac_common.model.states import NodeState, PowerKind
+from evac_monitor.core import fencing
+from evac_monitor.core.fencing import AttemptState, PowerState
+from evac_monitor.process import Monitor
+from evac_monitor.ports import Doomed, NodeRow, PowerDriver, PowerError, PowerTarget, Secrets
+
+TRIES_MAX = 16  # at once; the rest waits for the next step
+
+
+class Fencer:
+    """The tries of this process. `run` must be running for tries to be carried out."""
+
+    def __init__(
+        self, monitor: Monitor, power: dict[PowerKind, PowerDriver], secrets: Secrets
+    ) -> None:
+        self._monitor = monitor
+        self._power = power
+        self._secrets = secrets
+        self._tries: dict[str, asyncio.Task[None]] = {}
+
+    async def step(self) -> None:
+        """Look at every doomed node once."""
+        if not self._monitor.prepared:
+            return
+        for doomed in await self._monitor.records.doomed():
+            await self._advance(doomed)
+
+    async def close(self) -> None:
+        """Stop all tries; their rows stay, and are resumed by whoever runs next."""
+        tries = list(self._tries.values())
+        for task in tries:
+            task.cancel()
+        await asyncio.gather(*tries, return_exceptions=True)
+
+    async def _advance(self, doomed: Doomed) -> None:
+        monitor, node = self._monitor, doomed.node
+        case = fencing.Case(
+            state=node.state,
+            no_method=self._no_method(node),
+            attempts=doomed.attempts,
+            running_here=node.node_id in self._tries,
+        )
+        step = fencing.next_step(case, monitor.settings.fencing)
+        match step:
+            case fencing.Block(why=why):
+                if await monitor.records.block(node, why):
+                    monitor.log.error("node blocked", node=node.name, why=why)
+            case fencing.Try() | fencing.Resume() if len(self._tries) < TRIES_MAX:
+                attempt_id = await monitor.records.begin_try(node, step, doomed.attempts)
+                if attempt_id is not None:
+                    self._start(node, attempt_id, step.number)
+            case _:
+                pass
+        if node.state is NodeState.BLOCKED:
+            every_s = monitor.settings.alarm_blocked_s
+            if await monitor.records.alarm_blocked(node, every_s=every_s):
+                monitor.log.error("node still blocked", node=node.name, why=node.reason)
+
+    def _no_method(self, node: NodeRow) -> str:
+        if node.power is None:
+            return "it has no BMC: only an operator can prove it dead"
+        kind = node.power.get("kind")
+        if kind not in [known.value for known in self._power]:
+            return f"there is no driver for its BMC ({kind})"
+        return ""
+
+    def _start(self, node: NodeRow, attempt_id: str, number: int) -> None:
+        task = asyncio.create_task(
+            self._try(node, attempt_id, number), name=f"cut off {node.name}, try {number}"
+        )
+        self._tries[node.node_id] = task
+        task.add_done_callback(lambda done: self._ended(node, done))
+
+    def _ended(self, node: NodeRow, task: asyncio.Task[None]) -> None:
+        if self._tries.get(node.node_id) is task:
+            del self._tries[node.node_id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The row stays `running`; after resume_after_s somebody tries again.
+            expected = isinstance(error, Retryable)
+            self._monitor.log.error(
+                "try was lost", node=node.name, exc_info=None if expected else error, why=str(error)
+            )
+        self._monitor.fence_wake.set()
+
+    async def _try(self, node: NodeRow, attempt_id: str, number: int) -> None:
+        monitor = self._monitor
+        monitor.log.info("try begins", node=node.name, number=number)
+        try:
+            target, driver = self._target(node)
+            outcome = await Try(monitor, node, driver, target).run()
+        except EvacError as error:  # the password cannot be decrypted, the row is malformed
+            outcome = fencing.Failed(why=str(error))
+        match outcome:
+            case fencing.Failed(why=why):
+                monitor.log.warning("try failed", node=node.name, number=number, why=why)
+                await monitor.records.end_try(attempt_id, AttemptState.FAILED, why)
+            case fencing.Proven(readings=readings):
+                evidence = {
+                    "method": str(target.kind),
+                    "address": f"{target.address}:{target.port}",
+                    "attempt": number,
+                    "readings": [
+                        {"state": str(reading.state), "at": self._wall(reading.answered_s)}
+                        for reading in readings
+                    ],
+                }
+                if await monitor.records.prove_off(node, attempt_id, evidence):
+                    monitor.log.warning("node fenced", node=node.name, incarnation=node.incarnation)
+                else:
+                    await monitor.records.end_try(
+                        attempt_id, AttemptState.ABANDONED, "the node's state changed meanwhile"
+                    )
+
+    def _wall(self, at_s: float) -> str:
+        clock = self._monitor.clock
+        moment: datetime = datetime.fromtimestamp(
+            clock.now().timestamp() - (clock.monotonic() - at_s), UTC
+        )
+        return moment.isoformat(timespec="milliseconds")
+
+    def _target(self, node: NodeRow) -> tuple[PowerTarget, PowerDriver]:
+        power: dict[str, Any] = node.power or {}
+        kind = PowerKind(power["kind"])
+        target = PowerTarget(
+            node_id=node.node_id,
+            kind=kind,
+            address=str(power["address"]),
+            port=int(power["port"]),
+            username=str(power.get("username", "")),
+            password=self._secrets.decrypt(node.power_secret) if node.power_secret else "",
+        )
+        return target, self._power[kind]
+
+
+class Try:
+    """One try against one BMC, within its time limit."""
+
+    def __init__(
+        self, monitor: Monitor, node: NodeRow, driver: PowerDriver, target: PowerTarget
+    ) -> None:
+        self._clock = monitor.clock
+        self._policy = monitor.settings.fencing
+        self._node = node
+        self._driver = driver
+        self._target = target
+        self._progress = fencing.Progress(began_s=self._clock.monotonic())
+
+    async def run(self) -> fencing.Proven | fencing.Failed:
+        while True:
+            move = fencing.next_move(self._progress, self._clock.monotonic(), self._policy)
+            match move:
+                case fencing.Proven() | fencing.Failed():
+                    return move
+                case fencing.Read(after_s=after_s):
+                    await asyncio.sleep(max(0.0, after_s - self._clock.monotonic()))
+                    reading = await self._read()
+                    self._progress = replace(
+                        self._progress, readings=(*self._progress.readings, reading)
+                    )
+                case fencing.Order():
+                    await self._order()
+
+    def _left_s(self) -> float:
+        return max(0.0, self._progress.began_s + self._policy.try_s - self._clock.monotonic())
+
+    async def _read(self) -> fencing.Reading:
+        asked_s = self._clock.monotonic()
+        state, error, hopeless = PowerState.UNKNOWN, "", False
+        try:
+            async with asyncio.timeout(self._left_s()):
+                if not self._progress.identified:
+                    await self._identify()
+                state = await self._driver.power_state(self._target)
+        except TimeoutError:
+            error = f"the BMC did not answer within {self._policy.try_s:.0f} s"
+        except PowerError as failure:
+            error, hopeless = str(failure), failure.hopeless
+        return fencing.Reading(
+            asked_s=asked_s,
+            answered_s=self._clock.monotonic(),
+            state=state,
+            error=error,
+            hopeless=hopeless,
+        )
+
+    async def _identify(self) -> None:
+        """A BMC of another machine would prove the wrong one dead."""
+        told = await self._driver.identity(self._target)
+        enrolled = self._node.dmi_uuid
+        if told and enrolled and not fencing.same_system(told, enrolled):
+            raise PowerError(
+                f"the BMC at {self._target.address} belongs to system {told}, not {enrolled}",
+                hopeless=True,
+            )
+        self._progress = replace(self._progress, identified=True)
+
+    async def _order(self) -> None:
+        accepted, error = False, ""
+        try:
+            async with asyncio.timeout(self._left_s()):
+                await self._driver.power_off(self._target)
+            accepted = True
+        except TimeoutError:
+            error = "no answer in time"
+        except PowerError as failure:
+            error = str(failure)
+        self._progress = replace(
+            self._progress,
+            ordered_s=self._clock.monotonic(),
+            order_accepted=accepted,
+            order_error=error,
+        )

@@ -1,0 +1,89 @@
+"""Re-read everything that a nudge may have missed: new nodes, forgotten ones, wishes, the term."""
+
+from __future__ import annotations
+
+from evac_monitor.core import wishes
+from evac_monitor.core.wishes import Verb
+from evac_monitor.process import Monitor
+from evac_monitor.loops.tick import heard_at_wall
+from evac_monitor.ports import NodeRow, NodeWish
+
+
+async def sweep(monitor: Monitor) -> None:
+    if await monitor.records.prepare():
+        monitor.discontinue("the database is another one: the term rose")
+    monitor.prepared = True
+    made, removed = await monitor.records.adopt()
+    if made or removed:
+        monitor.log.info("nodes adopted", new=made, forgotten=removed)
+    for wish in await monitor.records.open_cluster_wishes():
+        if await monitor.records.carry_out(wish):
+            monitor.log.warning("cluster", verb=wish.verb, actor=wish.actor, why=wish.reason)
+    await _node_wishes(monitor)
+    await _note_heard(monitor)
+
+
+async def _node_wishes(monitor: Monitor) -> None:
+    open_wishes = await monitor.records.open_node_wishes()
+    if not open_wishes:
+        return
+    for wish in open_wishes:
+        # Each on a fresh read: one wish may change what the next one meets.
+        snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
+        node = next((row for row in snapshot.nodes if row.node_id == wish.node_id), None)
+        await _node_wish(monitor, wish, node)
+
+
+async def _node_wish(monitor: Monitor, wish: NodeWish, node: NodeRow | None) -> None:
+    if node is None:
+        await monitor.records.answer(wish, wishes.Refuse(why="the node is not known any more"))
+        return
+    match Verb(wish.verb):
+        case Verb.FENCE:
+            decision = wishes.fence(node.state)
+        case Verb.CONFIRM_DOWN:
+            decision = wishes.confirm_down(
+                node.state, _hearing(monitor, node), monitor.settings.suspect_after_s
+            )
+    match decision:
+        case wishes.Act():
+            done = (
+                await monitor.records.begin_fencing_for(node, wish)
+                if wish.verb == Verb.FENCE.value
+                else await monitor.records.confirm_down(node, wish)
+            )
+            if done:
+                monitor.fence_wake.set()
+                monitor.log.warning(
+                    "operator", verb=wish.verb, node=node.name, actor=wish.actor, why=wish.reason
+                )
+        case wishes.Succeed() | wishes.Refuse():
+            if await monitor.records.answer(wish, decision):
+                monitor.log.info("wish answered", verb=wish.verb, node=node.name, why=decision.why)
+        case wishes.Wait():
+            pass
+
+
+def _hearing(monitor: Monitor, node: NodeRow) -> wishes.Hearing:
+    """What we hear of the incarnation on record; deaf ourselves, we have not listened at all."""
+    now_s = monitor.clock.monotonic()
+    last = monitor.watch.heard(node.node_id, node.incarnation)
+    connected = monitor.bus.health().connected
+    return wishes.Hearing(
+        silent_s=None if last is None else now_s - last.at_s,
+        listening_s=now_s - monitor.watch.since_s if connected else 0.0,
+    )
+
+
+async def _note_heard(monitor: Monitor) -> None:
+    """For display only, so it need not be exact, and other monitors may write it too."""
+    snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
+    now_s = monitor.clock.monotonic()
+    heard_at = {}
+    for node in snapshot.nodes:
+        last = monitor.watch.heard(node.node_id, node.incarnation)
+        at = heard_at_wall(snapshot.now, now_s, last.at_s if last else None)
+        if at is not None and (node.heard_at is None or at > node.heard_at):
+            heard_at[node.node_id] = at
+    if heard_at:
+        await monitor.records.note_heard(heard_at)
