@@ -1,0 +1,1 @@
+"""Decisions of the api: pure values in, values with reasons out."""

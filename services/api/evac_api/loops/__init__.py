@@ -1,0 +1,1 @@
+"""The api's reconcilers: settle operations, remove deleted instances, expire old events."""
