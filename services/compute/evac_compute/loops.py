@@ -83,13 +83,17 @@ class Registration:
 
 
 class Heart:
-    """Beat, and notice when nobody can have heard it for long."""
+    """Beat, and notice when nobody may have heard it: after such a silence the node registers again.
+
+    A beat on a dead connection looks sent for a while, so every new connection counts as a silence.
+    """
 
     def __init__(self, node: Node, bus: Bus, *, reregister_after_s: float) -> None:
         self._node, self._bus = node, bus
         self._reregister_after_s = reregister_after_s
         self._sequence = 0
         self._last_s: float | None = None
+        self._connected_since_s: float | None = None
         self._once = Once(node.log, "heartbeat")
 
     async def step(self) -> None:
@@ -108,13 +112,19 @@ class Heart:
             return
         self._once.worked()
         now_s = node.clock.monotonic()
-        if self._last_s is not None and now_s - self._last_s > self._reregister_after_s:
+        since_s = self._bus.health().connected_since_s
+        reconnected = None not in (self._connected_since_s, since_s) and (
+            self._connected_since_s != since_s
+        )
+        silent = self._last_s is not None and now_s - self._last_s > self._reregister_after_s
+        if reconnected or silent:
             node.log.warning(
-                "silent for long: registers again", took_s=round(now_s - self._last_s, 1)
+                "registers again", why="a new connection" if reconnected else "no beat for long"
             )
             node.asks = True
             node.wake_register.set()
         self._last_s = now_s
+        self._connected_since_s = since_s or self._connected_since_s
 
 
 class Reports:
@@ -204,7 +214,7 @@ class Look:
 
 
 def _seen(node: Node, domains: dict[str, Present]) -> list[DomainSeen]:
-    """As reported: the run is the highest that this epoch was given, with or without a new start."""
+    """As reported: the run is the highest that the epoch was given, with a new start or without."""
 
     def run(instance_id: str, domain: Present) -> int:
         ran = node.recorded.runs.get(instance_id)

@@ -18,7 +18,7 @@ from evac_compute.core.record import Ran, RunState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """A domain of the instance, as the hypervisor shows it. Epoch 0: it does not say it is evac's."""
+    """A domain of the instance, as the hypervisor shows it. Epoch 0: it is not evac's."""
 
     epoch: int
     run: int

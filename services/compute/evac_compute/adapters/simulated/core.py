@@ -121,10 +121,10 @@ class HypervisorCore:
             self._tell(guest.entry)
         return guest
 
-    def power_off(self, now: float) -> None:
+    def power_cut(self, now: float) -> None:
         """Everything ends at once."""
         for instance_id in list(self.guests):
-            self.end(now, instance_id, "power off")
+            self.end(now, instance_id, "power cut")
 
     def executing(self) -> list[Guest]:
         return [guest for guest in self.guests.values() if not guest.paused]

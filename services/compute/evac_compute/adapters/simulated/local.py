@@ -30,10 +30,10 @@ Sink = Callable[[HypervisorEvent], None]
 
 
 class SimulatedHypervisor:
-    """One node's hypervisor, alive from `power_on` to `power_off`; the core's log spans them all.
+    """One node's hypervisor, alive from `boot` to `power_cut`; the core's log spans all boots.
 
-    Its timers run in the context it was made in: make it outside of every simulated process, or in
-    one that dies with the machine.
+    Its timers run in an empty context: they belong to no simulated process, so what a daemon asked
+    for goes on when the daemon is killed.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class SimulatedHypervisor:
         self.powered = True
         self.unreachable = ""  # why no call gets through; "": they do
         self._clock = clock
-        self._context = contextvars.copy_context()
+        self._context = contextvars.Context()
         self._answering = asyncio.Event()
         self._answering.set()
         self._starting = asyncio.Event()
         self._starting.set()
         self._building: dict[str, asyncio.Future[None]] = {}
         self._sinks: list[Sink] = []
-        self._boot = 0
+        self._boots = 0
 
     # --- what a scenario may do ----------------------------------------------------------------
 
@@ -97,15 +97,16 @@ class SimulatedHypervisor:
     def ignore_power_button(self, instance_id: str) -> None:
         self.core.guests[instance_id].obeys_power_button = False
 
-    def power_off(self) -> None:
+    def power_cut(self) -> None:
         """The machine loses its power: guests and everything begun are gone, nobody is told."""
         self.powered = False
-        self._boot += 1
+        self._boots += 1
         self._building.clear()
         self._sinks.clear()
-        self.core.power_off(self.now())
+        self.core.power_cut(self.now())
 
-    def power_on(self) -> None:
+    def boot(self) -> None:
+        """The machine has power again: no guests, no connections."""
         self.powered = True
         self.unreachable = ""
         self.resume()
@@ -141,10 +142,10 @@ class SimulatedHypervisor:
         loop = asyncio.get_running_loop()
         built: asyncio.Future[None] = loop.create_future()
         self._building[instance_id] = built
-        boot = self._boot
+        boot = self._boots
 
         def finish() -> None:
-            if boot != self._boot:
+            if boot != self._boots:
                 return  # the power was cut meanwhile
             if not (self._starting.is_set() and self._answering.is_set()):
                 loop.call_later(self.start_delay_s or 0.01, finish, context=self._context)
@@ -169,11 +170,11 @@ class SimulatedHypervisor:
         guest = self.core.guests.get(instance_id)
         if guest is None or guest.paused or not guest.obeys_power_button:
             return
-        entry, boot = guest.entry, self._boot
+        entry, boot = guest.entry, self._boots
 
         def off() -> None:
             now = self.core.guests.get(instance_id)
-            if boot == self._boot and now is not None and now.entry is entry:
+            if boot == self._boots and now is not None and now.entry is entry:
                 self._end(instance_id, ExitReason.SHUTDOWN, "guest poweroff")
 
         asyncio.get_running_loop().call_later(self.poweroff_delay_s, off, context=self._context)
