@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from typing import Any, Final
 
 from pyghmi import exceptions
 from pyghmi.ipmi import command
+from pyghmi.ipmi.private import session
 
 from evac_monitor.adapters.ipmi_wire import Answer, Request
 
 _GET_SYSTEM_GUID: Final = {"netfn": 0x06, "command": 0x37}
+_POKE_S: Final = 0.02
 
 
 def converse(request: Request) -> Answer:
@@ -58,8 +62,23 @@ def _call(bmc: Any, call: str) -> str | None:
             raise ValueError(f"unknown call {call!r}")
 
 
+def _poke() -> None:
+    """Wake the library's reading thread again and again.
+
+    An answer that arrives between sending and waiting is otherwise noticed only when the packet would
+    be sent again, up to a second later (pyghmi 1.6.19, `_io_wait`). The byte is the one with which the
+    library wakes that thread itself.
+    """
+    while True:
+        time.sleep(_POKE_S)
+        for own in session.iosockets[:1]:
+            own.sendto(b"\x01", (session.myself, own.getsockname()[1]))
+
+
 def _login_failed(error: Exception) -> Answer:
-    text = str(error) or type(error).__name__
+    text = str(error)
+    if text in ("", "None", "timeout"):  # the library's ways to say that nothing came
+        return {"error": "it did not answer", "hopeless": False}
     # The library has one class for all of these; only the texts tell them apart.
     refused = any(
         words in text.lower() for words in ("password", "username", "user name", "unauthorized")
@@ -68,6 +87,7 @@ def _login_failed(error: Exception) -> Answer:
 
 
 def main() -> None:
+    threading.Thread(target=_poke, daemon=True).start()
     answer = converse(json.loads(sys.stdin.read()))
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
