@@ -168,6 +168,9 @@ class InstanceStartFailed(OfInstance, name="instance.start_failed"):
     node: str
     epoch: int
     kind: str
+    alarm: bool = Field(
+        default=False, description="It fails for so long that a person should look (a lock is held)."
+    )
 
 
 class InstanceExited(OfInstance, name="instance.exited"):

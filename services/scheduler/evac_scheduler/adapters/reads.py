@@ -1,0 +1,331 @@
+"""What the scheduler reads. Each question is one statement, however many instances there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import RowMapping, Select, and_, false, func, not_, or_, select, union
+
+from evac_common.model.identity import Gen
+from evac_common.model.manifest import InstanceManifest
+from evac_common.model.states import NodeState, Phase, PoolKind, RunStrategy
+from evac_common.store.intent import instance_spec, node_spec, pool
+from evac_common.store.nodes import node_state, proof_node
+from evac_common.store.outbox import event
+from evac_common.store.placement import instance_status, ownership, proof_release, reservation
+from evac_common.store.transaction import Transaction
+from evac_scheduler.core.evacuation import Slot
+from evac_scheduler.core.facts import Claim, Instance, Proof
+from evac_scheduler.core.orders import PoolSource
+from evac_scheduler.core.placement import NodeView
+from evac_scheduler.core.reports import Speaker
+
+_LATER = ownership.alias("later")
+_COVERING = proof_node.alias("covering")
+
+# The first proof that covers a ledger row: proofs are never removed, so it stays the same one.
+_COVERS = and_(
+    proof_node.c.node_id == ownership.c.node_id,
+    proof_node.c.incarnation
+    == select(func.min(_COVERING.c.incarnation))
+    .where(
+        _COVERING.c.node_id == ownership.c.node_id,
+        _COVERING.c.incarnation >= ownership.c.incarnation,
+    )
+    .scalar_subquery(),
+)
+_RELEASES = and_(
+    proof_release.c.instance_id == ownership.c.instance_id,
+    proof_release.c.epoch == ownership.c.epoch,
+)
+_LAST_EPOCH = (
+    ownership.c.epoch
+    == select(func.max(_LATER.c.epoch))
+    .where(_LATER.c.instance_id == ownership.c.instance_id)
+    .scalar_subquery()
+)
+_SHOULD_RUN = and_(
+    instance_spec.c.id.is_not(None),
+    instance_spec.c.deleted_at.is_(None),
+    func.coalesce(instance_spec.c.run_strategy, "") == RunStrategy.ALWAYS.value,
+)
+_LIVE = and_(
+    ownership.c.epoch.is_not(None), proof_release.c.id.is_(None), proof_node.c.id.is_(None)
+)
+
+
+def _instances() -> Select[Any]:
+    """One row per instance that has a record or a status, with everything that decides about it."""
+    known = union(select(instance_spec.c.id), select(instance_status.c.instance_id)).subquery(
+        "known"
+    )
+    return select(
+        known.c.id,
+        instance_spec.c.name,
+        instance_spec.c.manifest,
+        _SHOULD_RUN.label("wanted"),
+        instance_status.c.phase,
+        instance_status.c.attempts,
+        instance_status.c.next_at,
+        instance_status.c.reason,
+        instance_status.c.changed_at,
+        instance_status.c.epoch.label("seen_epoch"),
+        instance_status.c.run.label("seen_run"),
+        ownership.c.epoch,
+        ownership.c.node_id,
+        ownership.c.incarnation,
+        ownership.c.run,
+        proof_release.c.id.label("release_id"),
+        proof_node.c.id.label("proof_id"),
+        proof_node.c.incarnation.label("proof_incarnation"),
+        proof_node.c.kind.label("proof_kind"),
+        proof_node.c.created_at.label("proof_created_at"),
+        node_spec.c.name.label("node"),
+        node_state.c.state.label("node_state"),
+        node_state.c.term.label("node_term"),
+        node_state.c.incarnation.label("node_incarnation"),
+        reservation.c.node_id.label("reserved_node_id"),
+    ).select_from(
+        known.outerjoin(instance_spec, instance_spec.c.id == known.c.id)
+        .outerjoin(instance_status, instance_status.c.instance_id == known.c.id)
+        .outerjoin(ownership, and_(ownership.c.instance_id == known.c.id, _LAST_EPOCH))
+        .outerjoin(proof_release, _RELEASES)
+        .outerjoin(proof_node, _COVERS)
+        .outerjoin(node_spec, node_spec.c.id == ownership.c.node_id)
+        .outerjoin(node_state, node_state.c.node_id == ownership.c.node_id)
+        .outerjoin(reservation, reservation.c.instance_id == known.c.id)
+    )
+
+
+def _instance(row: RowMapping) -> Instance:
+    claim = proof = None
+    if row["epoch"] is not None:
+        claim = Claim(
+            epoch=row["epoch"],
+            node_id=row["node_id"],
+            node=row["node"] or row["node_id"],
+            incarnation=row["incarnation"],
+            run=row["run"],
+        )
+    if row["proof_id"] is not None:
+        proof = Proof(
+            proof_id=row["proof_id"],
+            incarnation=row["proof_incarnation"],
+            kind=row["proof_kind"],
+            created_at=row["proof_created_at"],
+        )
+    known = row["node_state"] is not None
+    return Instance(
+        instance_id=row["id"],
+        name=row["name"] or row["id"],
+        wanted=bool(row["wanted"]),
+        manifest=None
+        if row["manifest"] is None
+        else InstanceManifest.model_validate(row["manifest"]),
+        phase=None if row["phase"] is None else Phase(row["phase"]),
+        attempts=row["attempts"] or 0,
+        next_at=row["next_at"],
+        reason=row["reason"] or "",
+        changed_at=row["changed_at"],
+        seen_epoch=row["seen_epoch"],
+        seen_run=row["seen_run"],
+        claim=claim,
+        release_id=row["release_id"],
+        proof=proof,
+        node_state=NodeState(row["node_state"]) if known else None,
+        node_gen=Gen(row["node_term"], row["node_incarnation"]) if known else None,
+        reserved_node_id=row["reserved_node_id"],
+    )
+
+
+class Reads:
+    def __init__(self, tx: Transaction) -> None:
+        self.tx = tx
+
+    async def attention(self) -> list[Instance]:
+        phase = func.coalesce(instance_status.c.phase, "")
+        settled = or_(
+            and_(_SHOULD_RUN, _LIVE, phase == Phase.RUNNING.value),
+            and_(
+                instance_spec.c.id.is_not(None),
+                not_(_SHOULD_RUN),
+                not_(_LIVE),
+                phase == Phase.STOPPED.value,
+            ),
+        )
+        rows = await self.tx.rows(_instances().where(not_(settled)))
+        return sorted((_instance(row) for row in rows), key=lambda found: found.priority_key)
+
+    async def known(self, instance_ids: Collection[str]) -> dict[str, Instance]:
+        ids = sorted(set(instance_ids))
+        if not ids:
+            return {}
+        question = _instances()
+        rows = await self.tx.rows(question.where(question.selected_columns.id.in_(ids)))
+        return {row["id"]: _instance(row) for row in sorted(rows, key=lambda row: row["id"])}
+
+    async def locked(self, instance_ids: Collection[str]) -> dict[str, Instance]:
+        ids = sorted(set(instance_ids))
+        if not ids:
+            return {}
+        # In order of ids, so that two replicas never wait for one another. A lock cannot be put on
+        # the outer joins of the question itself; READ COMMITTED makes the second statement see what
+        # the first waited for.
+        await self.tx.execute(
+            select(instance_status.c.phase)
+            .where(instance_status.c.instance_id.in_(ids))
+            .order_by(instance_status.c.instance_id)
+            .with_for_update()
+        )
+        return await self.known(ids)
+
+    async def speaker(self, node_id: str) -> Speaker | None:
+        row = await self.tx.row(
+            select(node_state.c.state, node_state.c.term, node_state.c.incarnation).where(
+                node_state.c.node_id == node_id
+            )
+        )
+        if row is None:
+            return None
+        return Speaker(
+            node_id=node_id,
+            state=NodeState(row["state"]),
+            gen=Gen(row["term"], row["incarnation"]),
+        )
+
+    async def node_name(self, node_id: str) -> str:
+        name = await self.tx.scalar(select(node_spec.c.name).where(node_spec.c.id == node_id))
+        return str(name) if name is not None else node_id
+
+    async def enrolled(self) -> list[str]:
+        rows = await self.tx.rows(select(node_spec.c.id).order_by(node_spec.c.id))
+        return [row["id"] for row in rows]
+
+    async def nodes(self) -> tuple[NodeView, ...]:
+        rows = await self.tx.rows(
+            select(
+                node_spec.c.id,
+                node_spec.c.name,
+                node_spec.c.vcpus,
+                node_spec.c.memory_mib,
+                node_spec.c.labels,
+                node_spec.c.bridges,
+                node_state.c.state,
+                node_state.c.term,
+                node_state.c.incarnation,
+            )
+            .select_from(node_spec.outerjoin(node_state, node_state.c.node_id == node_spec.c.id))
+            .order_by(node_spec.c.name)
+        )
+        taken = await self._taken()
+        views = []
+        for row in rows:
+            vcpus, memory_mib = taken.get(row["id"], (0, 0))
+            views.append(
+                NodeView(
+                    node_id=row["id"],
+                    name=row["name"],
+                    state=NodeState(row["state"] or NodeState.NEW.value),
+                    gen=Gen(row["term"] or 0, row["incarnation"] or 0),
+                    vcpus=row["vcpus"],
+                    memory_mib=row["memory_mib"],
+                    vcpus_free=row["vcpus"] - vcpus,
+                    memory_mib_free=row["memory_mib"] - memory_mib,
+                    labels=row["labels"],
+                    bridges=frozenset(row["bridges"]),
+                )
+            )
+        return tuple(views)
+
+    async def _taken(self) -> dict[str, tuple[int, int]]:
+        """Owned or booked vCPUs and memory by node. An owner holds its room in every phase."""
+        owned = await self.tx.rows(
+            select(
+                ownership.c.node_id,
+                func.sum(instance_spec.c.manifest["vcpus"].as_integer()).label("vcpus"),
+                func.sum(instance_spec.c.manifest["memory_mib"].as_integer()).label("memory_mib"),
+            )
+            .select_from(
+                ownership.join(instance_spec, instance_spec.c.id == ownership.c.instance_id)
+                .outerjoin(proof_release, _RELEASES)
+                .outerjoin(proof_node, _COVERS)
+            )
+            .where(_LAST_EPOCH, _LIVE)
+            .group_by(ownership.c.node_id)
+        )
+        booked = await self.tx.rows(
+            select(
+                reservation.c.node_id,
+                func.sum(reservation.c.vcpus).label("vcpus"),
+                func.sum(reservation.c.memory_mib).label("memory_mib"),
+            ).group_by(reservation.c.node_id)
+        )
+        taken: dict[str, tuple[int, int]] = {}
+        for row in (*owned, *booked):
+            vcpus, memory_mib = taken.get(row["node_id"], (0, 0))
+            # PostgreSQL sums integers to numeric.
+            taken[row["node_id"]] = (vcpus + int(row["vcpus"]), memory_mib + int(row["memory_mib"]))
+        return taken
+
+    async def pools(self) -> dict[str, PoolSource]:
+        rows = await self.tx.rows(
+            select(pool.c.name, pool.c.kind, pool.c.source, pool.c.nodes).order_by(pool.c.name)
+        )
+        return {
+            row["name"]: PoolSource(
+                name=row["name"],
+                kind=PoolKind(row["kind"]),
+                source=row["source"],
+                nodes=frozenset(row["nodes"]),
+            )
+            for row in rows
+        }
+
+    async def starting(self) -> list[Slot]:
+        rows = await self.tx.rows(
+            select(ownership.c.instance_id, ownership.c.node_id, instance_spec.c.manifest)
+            .select_from(
+                instance_status.join(
+                    ownership, ownership.c.instance_id == instance_status.c.instance_id
+                )
+                .outerjoin(instance_spec, instance_spec.c.id == ownership.c.instance_id)
+                .outerjoin(proof_release, _RELEASES)
+                .outerjoin(proof_node, _COVERS)
+            )
+            .where(instance_status.c.phase == Phase.STARTING.value, _LAST_EPOCH, _LIVE)
+            .order_by(ownership.c.instance_id)
+        )
+        return [
+            Slot(
+                instance_id=row["instance_id"],
+                node_id=row["node_id"],
+                pools=tuple(disk["pool"] for disk in (row["manifest"] or {}).get("disks", ())),
+            )
+            for row in rows
+        ]
+
+    async def held_by(self, node_id: str, incarnation: int) -> list[str]:
+        rows = await self.tx.rows(
+            select(ownership.c.instance_id)
+            .select_from(
+                ownership.outerjoin(proof_release, _RELEASES).outerjoin(proof_node, _COVERS)
+            )
+            .where(
+                ownership.c.node_id == node_id,
+                ownership.c.incarnation == incarnation,
+                _LAST_EPOCH,
+                _LIVE,
+            )
+            .order_by(ownership.c.instance_id)
+        )
+        return [row["instance_id"] for row in rows]
+
+    async def announced(self, name: str, subjects: Collection[str]) -> set[tuple[str, str, int]]:
+        ids = sorted(set(subjects))
+        rows = await self.tx.rows(
+            select(event.c.subject, event.c.body).where(
+                event.c.name == name, event.c.subject.in_(ids) if ids else false()
+            )
+        )
+        return {(row["subject"], row["body"]["node_id"], row["body"]["epoch"]) for row in rows}

@@ -1,0 +1,1 @@
+"""What runs again and again: the reconciler and the declaration of command queues."""
