@@ -5,8 +5,8 @@ Rows are chosen because they are unsent, never because their number is above the
 are given before the commit and become visible out of order.
 
 Several replicas of a service may run: on PostgreSQL each holds the rows it publishes
-(`SKIP LOCKED`), so a message is normally said once. Rows about one subject are published one after the other;
-different subjects overtake each other.
+(`SKIP LOCKED`), so a message is normally said once. Rows about one subject are published one after
+the other; different subjects overtake each other.
 """
 
 from __future__ import annotations

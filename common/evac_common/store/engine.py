@@ -27,7 +27,7 @@ from typing import Any, Final, Literal, Self
 
 import aiosqlite
 import psycopg
-from sqlalchemy import Connection, event, exc, text
+from sqlalchemy import URL, Connection, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from evac_common.errors import StoreUnavailable
@@ -37,6 +37,7 @@ from evac_common.store.urls import async_url
 
 Connect = Callable[[str], Awaitable[aiosqlite.Connection]]  # path → connection, not yet prepared
 
+SCHEMA: Final = "0003"  # the newest migration that this code relies on
 CONNECT_LIMIT_S: Final = 5
 LOCK_LIMIT_S: Final = 5
 STATEMENT_LIMIT_S: Final = 10
@@ -58,13 +59,15 @@ class Store:
         instance: str,
         clock: Clock,
         raw: list[aiosqlite.Connection],
+        immediate: bool,
     ) -> None:
         self.service = service
         self.clock = clock
         self.source = f"/evac/{service}/{instance}"  # CloudEvents source of everything it writes
         self.outbox_wake = asyncio.Event()  # set after a commit that wrote outbox rows
         self._engine = engine
-        self._raw = raw
+        self._raw = raw  # SQLite connections, for `abandon`
+        self._immediate = immediate
         self._abandoned = False
         self._writer = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         if self.dialect == "postgresql":
@@ -93,29 +96,16 @@ class Store:
         address = async_url(url)
         raw: list[aiosqlite.Connection] = []
         if address.get_backend_name() == "sqlite":
-            path = str(address.database)
-            make = connect or _threaded
-
-            async def creator() -> aiosqlite.Connection:
-                connection = await make(path)
-                await _prepare_sqlite(connection, wait=connect is None)
-                raw.append(connection)
-                return connection
-
-            engine = create_async_engine(address, async_creator=creator, pool_timeout=LOCK_LIMIT_S)
-            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+            engine = _sqlite(address, connect, raw)
         else:
-            engine = create_async_engine(
-                address,
-                pool_size=POOL_SIZE,
-                max_overflow=0,
-                pool_timeout=LOCK_LIMIT_S,
-                pool_use_lifo=True,
-                connect_args=_postgresql_arguments(service),
-            )
-            event.listen(engine.sync_engine, "checkout", _check_postgresql)
+            engine = _postgresql(address, service)
         return cls(
-            engine, service=service, instance=instance or platform.node(), clock=clock, raw=raw
+            engine,
+            service=service,
+            instance=instance or platform.node(),
+            clock=clock,
+            raw=raw,
+            immediate=connect is not None,
         )
 
     @property
@@ -133,14 +123,17 @@ class Store:
 
         Open transactions are rolled back and the files closed, now, without a turn of the loop and
         without running anything of the service. Who still holds this store gets StoreUnavailable.
+        Only for a store opened with `synchronous.connect`.
         """
+        assert self._immediate, "connections with threads or sockets cannot be dropped at once"
         self._abandoned = True
         for connection in self._raw:
             database: sqlite3.Connection | None = vars(connection)["_connection"]
             vars(connection)["_connection"] = None  # later calls: "no active connection"
             vars(connection)["_running"] = False
             if database is not None:
-                database.close()  # rolls back
+                database.rollback()  # close alone would wait for statements not read to their end
+                database.close()
         self._raw.clear()
 
     @asynccontextmanager
@@ -154,6 +147,10 @@ class Store:
             with self._bounded(connection), translated("begin"):
                 await connection.begin()
             yield transaction
+            if transaction.failed:
+                raise RuntimeError(
+                    "an error was caught inside its transaction: nothing is committed"
+                )
             with self._bounded(connection), translated("commit", committing=True):
                 await connection.commit()
         if transaction.wrote_outbox:
@@ -168,9 +165,11 @@ class Store:
             yield self._over(connection, writable=False)
 
     async def ping(self) -> None:
-        """Raises StoreUnavailable unless the database answers."""
+        """Raises StoreUnavailable unless the database answers and its tables are new enough."""
         async with self.read() as transaction:
-            await transaction.execute(text("SELECT 1"))
+            found = await transaction.scalar(text("SELECT version_num FROM alembic_version"))
+        if found is None or found < SCHEMA:
+            raise StoreUnavailable("run `evac-api migrate`", tables=found, needed=SCHEMA)
 
     def _over(self, connection: AsyncConnection, *, writable: bool) -> Transaction:
         return Transaction(
@@ -205,24 +204,63 @@ class Store:
         try:
             yield connection
         finally:
-            with self._bounded(connection), translated("rollback"):
-                await connection.close()
+            await self._release(connection)
+
+    async def _release(self, connection: AsyncConnection) -> None:
+        try:
+            with self._bounded(connection):
+                await connection.rollback()
+        except (exc.SQLAlchemyError, OSError):
+            # The server rolls back when the connection is gone, and whoever used it has its answer
+            # already, or the error that led here.
+            await connection.invalidate()
+        finally:
+            await connection.close()
+
+
+def _sqlite(address: URL, connect: Connect | None, raw: list[aiosqlite.Connection]) -> AsyncEngine:
+    path = str(address.database)
+
+    async def creator() -> aiosqlite.Connection:
+        connection = await (connect or _threaded)(path)
+        await _prepare_sqlite(connection, wait=connect is None)
+        raw[:] = [other for other in raw if vars(other)["_connection"] is not None]
+        raw.append(connection)
+        return connection
+
+    engine = create_async_engine(
+        address, async_creator=creator, pool_timeout=LOCK_LIMIT_S, hide_parameters=True
+    )
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _postgresql(address: URL, service: str) -> AsyncEngine:
+    engine = create_async_engine(
+        address,
+        pool_size=POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=LOCK_LIMIT_S,
+        pool_use_lifo=True,
+        hide_parameters=True,  # secrets and bodies stay out of error texts
+        connect_args=_postgresql_arguments(service),
+    )
+    event.listen(engine.sync_engine, "checkout", _check_postgresql)
+    return engine
 
 
 async def _threaded(path: str) -> aiosqlite.Connection:
     connection = aiosqlite.connect(path, isolation_level=None)
-    vars(connection)[
-        "_thread"
-    ].daemon = True  # a forgotten connection must not keep the process alive
+    thread = vars(connection)["_thread"]
+    thread.daemon = True  # a forgotten connection must not keep the process alive
     return await connection
 
 
 async def _prepare_sqlite(connection: aiosqlite.Connection, *, wait: bool) -> None:
-    await connection.execute("PRAGMA foreign_keys=ON")
-    await connection.execute("PRAGMA journal_mode=WAL")
-    if wait:
-        await connection.execute("PRAGMA synchronous=FULL")
-        await connection.execute(f"PRAGMA busy_timeout={LOCK_LIMIT_S * 1000}")
+    waiting = (f"busy_timeout={LOCK_LIMIT_S * 1000}", "synchronous=FULL") if wait else ()
+    for setting in (*waiting, "journal_mode=WAL", "foreign_keys=ON"):
+        async with connection.execute(f"PRAGMA {setting}"):
+            pass
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -57,6 +57,7 @@ class Transaction:
         self.clock = clock
         self.now = clock.now()  # one moment for everything this transaction writes
         self.wrote_outbox = False
+        self.failed = False
         self._source = source  # CloudEvents source of what it sends
         self._connection = connection
         self._bounded = bounded  # limits the time of one call on the connection
@@ -67,12 +68,18 @@ class Transaction:
     ) -> CursorResult[Any]:
         """Raises StoreUnavailable, Conflict, LedgerRefused or UnprovenAssignment.
 
-        After any error nothing more can be done in this transaction: let it end the block.
+        After any error nothing more can be done in this transaction: let it end the block, and
+        catch it outside.
         """
+        if self.failed:
+            raise RuntimeError("a statement of this transaction failed: only its end is left")
         if not self._writable and getattr(statement, "is_dml", False):
             raise TypeError("a writing statement in Store.read()")
+        self.failed = True  # until it has succeeded, so that a cancelled one counts as failed
         with self._bounded(self._connection), translated("statement"):
-            return await self._connection.execute(statement, parameters)
+            result = await self._connection.execute(statement, parameters)
+        self.failed = False
+        return result
 
     async def rows(
         self, statement: Executable, parameters: Parameters | None = None

@@ -8,6 +8,7 @@ A new step, after the tables in code have changed: `python -m evac_common.store.
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -61,10 +62,9 @@ def config_for(connection: Connection) -> Config:
     return config
 
 
-def _prepare_sqlite(dbapi_connection: object, _record: object) -> None:
-    vars_of = dbapi_connection
-    vars_of.isolation_level = None  # type: ignore[attr-defined]  # sqlite3's; untyped in this hook
-    vars_of.execute("PRAGMA journal_mode=WAL").close()  # type: ignore[attr-defined]  # as above
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says
+    connection.execute("PRAGMA journal_mode=WAL").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
