@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import platform
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
 
 from evac_common.bus import topology
 from evac_common.bus.inbox import receive
 from evac_common.bus.port import Bus
-from evac_common.errors import SettingsRefused
+from evac_common.bus.rabbitmq import RabbitBus
+from evac_common.bus.timings import BusTimings
 from evac_common.messages.events import ClusterIntent, NodeIntent
 from evac_common.messages.heartbeats import Heartbeat
 from evac_common.messages.reports import Registered, SessionApplied
@@ -20,7 +21,7 @@ from evac_common.relay.relay import Relay
 from evac_common.service.clock import Clock, SystemClock
 from evac_common.service.health import serve_health
 from evac_common.service.notify import notify
-from evac_common.service.periodic import periodically
+from evac_common.service.periodic import Wake, periodically
 from evac_common.service.secrets import SecretBox
 from evac_common.service.supervise import run_service, stop_on_signals
 from evac_common.store.engine import Store
@@ -36,9 +37,13 @@ from evac_monitor.ports import PowerDriver, Secrets
 from evac_monitor.process import Monitor
 from evac_monitor.settings import Settings
 
-REPORTS_PREFETCH = 50
-HEARTBEATS_PREFETCH = 500
-FENCE_PERIOD_S = 1.0
+Step = Callable[[], Awaitable[object]]
+Work = Coroutine[Any, Any, Any]
+
+REPORTS_PREFETCH: Final = 50
+BEATS_PREFETCH: Final = 500
+FENCE_PERIOD_S: Final = 1.0
+READY_S: Final = 1.0
 
 
 async def serve(
@@ -52,6 +57,7 @@ async def serve(
     secrets: Secrets,
 ) -> None:
     """Run until `stop` is set. Broker or database away: waits for them, and says so once."""
+    # A life's own name: tries that an earlier life left behind must not look like ours.
     life = f"{settings.name or 'monitor'}/{clock.new_id()[:12]}"
     monitor = Monitor(
         settings=settings,
@@ -61,61 +67,73 @@ async def serve(
         watch=Watch(since_s=clock.monotonic()),
     )
     fencer = Fencer(monitor, power, secrets)
-    async with _consuming(monitor, clock.new_id()):
-        try:
-            await run_service(
-                "monitor",
-                {
-                    "bus": bus.run(),
-                    "relay": Relay(store, bus, clock).run(),
-                    "pulse": periodically(
-                        "pulse", settings.tick_s, lambda: pulse(monitor), clock=clock
-                    ),
-                    "probe": periodically("probe", PROBE_S, lambda: probe(monitor), clock=clock),
-                    "tick": periodically(
-                        "tick", settings.tick_s, lambda: tick(monitor), clock=clock
-                    ),
-                    "sweep": periodically(
-                        "sweep",
-                        settings.sweep_s,
-                        lambda: sweep(monitor),
-                        clock=clock,
-                        wake=monitor.sweep_wake,
-                    ),
-                    "fencing": periodically(
-                        "fencing",
-                        FENCE_PERIOD_S,
-                        fencer.step,
-                        clock=clock,
-                        wake=monitor.fence_wake,
-                    ),
-                    "health": serve_health(settings.health_port, monitor.not_ready),
-                },
-                stop,
-            )
-        finally:
-            await fencer.close()
+
+    def every(name: str, period_s: float, step: Step, wake: Wake | None = None) -> Work:
+        return periodically(name, period_s, step, clock=clock, wake=wake)
+
+    tasks: dict[str, Work] = {
+        "bus": bus.run(),
+        "relay": Relay(store, bus, clock).run(),
+        "receive": _receive(monitor, heartbeats=clock.new_id()),
+        "pulse": every("pulse", settings.tick_s, lambda: pulse(monitor)),
+        "probe": every("probe", PROBE_S, lambda: probe(monitor)),
+        "tick": every("tick", settings.tick_s, lambda: tick(monitor)),
+        "sweep": every("sweep", settings.sweep_s, lambda: sweep(monitor), monitor.sweep_wake),
+        "fencing": every("fencing", FENCE_PERIOD_S, fencer.step, monitor.fence_wake),
+        "serve health": serve_health(settings.health_port, monitor.not_ready),
+        "tell readiness": every("readiness", READY_S, lambda: _tell_ready(monitor)),
+    }
+    try:
+        await run_service("monitor", tasks, stop)
+    finally:
+        await fencer.close()
 
 
-@asynccontextmanager
-async def _consuming(monitor: Monitor, queue_id: str) -> AsyncIterator[None]:
-    """Receive from the start: every queue is declared at each connect."""
-    handlers = Handlers(monitor)
-    reports = receive(
-        {Registered: handlers.registered, SessionApplied: handlers.session_applied},
-    )
+async def _receive(monitor: Monitor, *, heartbeats: str) -> None:
+    """Every queue is declared at each connect; the one of the heartbeats is this life's own."""
+    handlers, bus = Handlers(monitor), monitor.bus
+    reports = receive({Registered: handlers.registered, SessionApplied: handlers.session_applied})
     nudges = receive({NodeIntent: handlers.nudge, ClusterIntent: handlers.nudge})
-    heartbeats = receive({Heartbeat: handlers.heartbeat})
-    bus = monitor.bus
+    beats = receive({Heartbeat: handlers.heartbeat})
     consumers = [
         await bus.consume(topology.MONITOR_REPORTS, reports, prefetch=REPORTS_PREFETCH),
         await bus.consume(topology.MONITOR_EVENTS, nudges, prefetch=REPORTS_PREFETCH),
-        await bus.consume(
-            topology.heartbeat_queue(queue_id), heartbeats, prefetch=HEARTBEATS_PREFETCH
-        ),
+        await bus.consume(topology.heartbeat_queue(heartbeats), beats, prefetch=BEATS_PREFETCH),
     ]
     try:
-        yield
+        await asyncio.Event().wait()
     finally:
         for consumer in consumers:
             await consumer.cancel()
+
+
+async def _tell_ready(monitor: Monitor) -> None:
+    """Once: from the first moment at which everything is there."""
+    if not monitor.told_ready and not monitor.not_ready():
+        monitor.told_ready = True
+        notify("READY=1")
+
+
+async def run(settings: Settings) -> None:
+    """Run with the real broker, database and BMCs until SIGTERM or SIGINT."""
+    clock = SystemClock()
+    stop = stop_on_signals()
+    secrets = SecretBox.from_file(settings.secret_key_path())
+    name = settings.name or f"{platform.node()}:{os.getpid()}"
+    store = Store.open(
+        settings.database_url.get_secret_value(), service="monitor", clock=clock, instance=name
+    )
+    timings = BusTimings(backoff_max_s=settings.reconnect_cap_s)
+    bus = RabbitBus(settings.bus_url.get_secret_value(), clock=clock, timings=timings)
+    try:
+        await serve(
+            settings.model_copy(update={"name": name}),
+            clock=clock,
+            bus=bus,
+            store=store,
+            stop=stop,
+            power={PowerKind.IPMI: IpmiPower()},
+            secrets=secrets,
+        )
+    finally:
+        await store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -9,6 +10,8 @@ from typing import Any, ClassVar, Final, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from evac_common.errors import SettingsRefused
+from evac_common.service.secrets import KEY_NAME
 from evac_common.service.settings import ServiceSettings
 from evac_monitor.core import fencing, gate, suspicion
 
@@ -127,6 +130,20 @@ class Settings(ServiceSettings):
                 f" + service_start_s + 3 heartbeat_interval_s ({outage_s:g})"
             )
         return broken
+
+    def secret_key_path(self) -> Path:
+        """Where the key is: as set, or in the credentials that systemd gives.
+
+        Raises SettingsRefused when neither is there.
+        """
+        if self.secret_key_file is not None:
+            return self.secret_key_file
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        if not credentials:
+            raise SettingsRefused(
+                f"secret_key_file is not set, and no credential {KEY_NAME} is given"
+            )
+        return Path(credentials) / KEY_NAME
 
     @property
     def suspicion(self) -> suspicion.Policy:

@@ -1,7 +1,7 @@
-"""A BMC on loopback in a process of its own: `bmc_process.py PORT UUID`; faults come on standard input.
+"""A BMC on loopback in a process of its own: `bmc_process.py PORT UUID`, faults on its stdin.
 
-Real IPMI 2.0 (pyghmi's own server). The machine behind it is a flag; each change is printed, so that
-the test knows what the machine did, whatever its BMC says.
+Real IPMI 2.0 (pyghmi's own server). The machine behind it is a flag; each change is printed, so
+that the test knows what the machine did, whatever its BMC says.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Machine(bmc.Bmc):  # type: ignore[misc] # the library is shipped without t
     def sessionless_data(self, data: bytes, sockaddr: Any) -> None:
         """Refuse what the server cannot speak, as a real BMC does.
 
-        The library's server speaks cipher suite 3 only, and answers a request for another one as if it
-        had been asked for that; its own client asks for suite 17 first and cannot read such an answer.
+        The library's server speaks cipher suite 3 only, and answers a request for another one as
+        if it had been asked for that; its own client asks for suite 17 first and cannot read such
+        an answer.
         """
         request = data[16:]
         if data[4] == 6 and data[5] == OPEN_SESSION_REQUEST and request[12] != RAKP_HMAC_SHA1:

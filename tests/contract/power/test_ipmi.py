@@ -106,11 +106,7 @@ class TestIpmi(PowerContract):
     ) -> None:
         bench.make_slow()
         call = asyncio.create_task(bench.driver.power_state(bench.target()))
-        seen = ""
-        async with asyncio.timeout(5):
-            while "ipmi_child" not in seen:
-                await asyncio.sleep(0.02)
-                seen = _descendants()
+        seen = await _child_seen()
 
         assert PASSWORD not in seen
 
@@ -120,14 +116,22 @@ class TestIpmi(PowerContract):
     async def test_a_cancelled_call_leaves_no_process(self, bench: IpmiBench) -> None:
         bench.make_slow()
         call = asyncio.create_task(bench.driver.power_state(bench.target()))
-        async with asyncio.timeout(5):
-            while "ipmi_child" not in _descendants():
-                await asyncio.sleep(0.02)
+        await _child_seen()
 
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
 
         assert "ipmi_child" not in _descendants()
+
+
+async def _child_seen() -> str:
+    """What `_descendants` shows as soon as the driver's process is among them."""
+    async with asyncio.timeout(5):
+        while True:
+            seen = _descendants()
+            if "ipmi_child" in seen:
+                return seen
+            await asyncio.sleep(0.02)
 
 
 def _descendants() -> str:

@@ -97,12 +97,14 @@ def test_the_state_is_read_before_anything_is_ordered() -> None:
 
 
 def test_a_node_that_is_off_already_needs_no_order() -> None:
-    assert move(0.2, read(0, OFF)) == fencing.Read(after_s=pytest.approx(1.1))
+    assert move(0.2, read(0, OFF)) == fencing.Read(after_s=0.1 + POLICY.read_gap_s)
     assert isinstance(move(1.3, read(0, OFF), read(1.1, OFF)), fencing.Proven)
 
 
 def test_off_read_twice_too_quickly_is_no_proof() -> None:
-    assert move(1, read(0, OFF), read(0.9, OFF)) == fencing.Read(after_s=pytest.approx(2.0))
+    assert move(1, read(0, OFF), read(0.9, OFF)) == fencing.Read(
+        after_s=0.9 + 0.1 + POLICY.read_gap_s
+    )
 
 
 def test_off_then_on_is_no_proof() -> None:

@@ -1,4 +1,4 @@
-"""One conversation with one BMC, in a process of its own: `python -m evac_monitor.adapters.ipmi_child`.
+"""One conversation with one BMC, in a process of its own: the program behind `power_ipmi`.
 
 The library it uses keeps threads and blocks; here both end with the process, which the driver kills
 when it takes too long. Everything, the password too, comes on standard input as one JSON object and
@@ -65,9 +65,9 @@ def _call(bmc: Any, call: str) -> str | None:
 def _poke() -> None:
     """Wake the library's reading thread again and again.
 
-    An answer that arrives between sending and waiting is otherwise noticed only when the packet would
-    be sent again, up to a second later (pyghmi 1.6.19, `_io_wait`). The byte is the one with which the
-    library wakes that thread itself.
+    An answer that arrives between sending and waiting is otherwise noticed only when the packet
+    would be sent again, up to a second later (pyghmi 1.6.19, `_io_wait`). The byte is the one with
+    which the library wakes that thread itself.
     """
     while True:
         time.sleep(_POKE_S)

@@ -252,7 +252,7 @@ async def _send_again(
     if wire.body != sent["body"]:
         return False
     if sent["sent_at"] is not None:  # else it waits in the outbox anyway
-        await tx.send_again(sent)
+        await tx.send_again(dict(sent))
     return True
 
 

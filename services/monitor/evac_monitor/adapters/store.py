@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import and_, delete, exists, func, insert, select, update
@@ -79,9 +80,9 @@ class StoreRecords:
             return 0, 0
         made = removed = 0
         for node_id in arrived:
-            made += await self._once(lambda tx, node_id=node_id: _adopt(tx, node_id))
+            made += await self._once(partial(_adopt, node_id=node_id))
         for node_id in gone:
-            removed += await self._once(lambda tx, node_id=node_id: _forget(tx, node_id))
+            removed += await self._once(partial(_forget, node_id=node_id))
         return made, removed
 
     async def _arrived(self, tx: Transaction) -> list[str]:

@@ -1,13 +1,14 @@
 """Carry fencing out: for each node in fencing or blocked, the next try, or the alarm.
 
-Level-triggered: every step re-reads the rows, so a try that a dead monitor left behind is found like
-any other. A try runs as a task of its own; its only way to a proof is `Records.prove_off`, which
+Level-triggered: every step re-reads the rows, so a try that a dead monitor left behind is found
+like any other. A try runs as a task of its own; its only way to a proof is `Records.prove_off`, which
 checks again that the node still is the incarnation that was to be cut off.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +17,8 @@ from evac_common.errors import EvacError, Retryable
 from evac_common.model.states import NodeState, PowerKind
 from evac_monitor.core import fencing
 from evac_monitor.core.fencing import AttemptState, PowerState
-from evac_monitor.process import Monitor
 from evac_monitor.ports import Doomed, NodeRow, PowerDriver, PowerError, PowerTarget, Secrets
+from evac_monitor.process import Monitor
 
 TRIES_MAX = 16  # at once; the rest waits for the next step
 
@@ -26,7 +27,7 @@ class Fencer:
     """The tries of this process. `run` must be running for tries to be carried out."""
 
     def __init__(
-        self, monitor: Monitor, power: dict[PowerKind, PowerDriver], secrets: Secrets
+        self, monitor: Monitor, power: Mapping[PowerKind, PowerDriver], secrets: Secrets
     ) -> None:
         self._monitor = monitor
         self._power = power

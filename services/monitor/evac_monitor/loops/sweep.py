@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from evac_monitor.core import wishes
 from evac_monitor.core.wishes import Verb
-from evac_monitor.process import Monitor
 from evac_monitor.loops.tick import heard_at_wall
 from evac_monitor.ports import NodeRow, NodeWish
+from evac_monitor.process import Monitor
 
 
 async def sweep(monitor: Monitor) -> None:

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from evac_common.model.states import NodeState
 from evac_monitor.core import gate, suspicion
-from evac_monitor.process import Monitor
 from evac_monitor.ports import NodeRow, Snapshot
+from evac_monitor.process import Monitor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
