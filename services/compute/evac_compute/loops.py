@@ -83,7 +83,7 @@ class Registration:
 
 
 class Heart:
-    """Beat, and notice when nobody may have heard it: after such a silence the node registers again.
+    """Beat, and notice when nobody may have heard it: then the node registers again.
 
     A beat on a dead connection looks sent for a while, so every new connection counts as a silence.
     """
@@ -214,7 +214,7 @@ class Look:
 
 
 def _seen(node: Node, domains: dict[str, Present]) -> list[DomainSeen]:
-    """As reported: the run is the highest that the epoch was given, with a new start or without."""
+    """As reported: the run is the highest that the epoch was given."""
 
     def run(instance_id: str, domain: Present) -> int:
         ran = node.recorded.runs.get(instance_id)

@@ -125,6 +125,7 @@ async def serve(
         await run_service(
             "compute",
             {
+                "bus": bus.run(),
                 "register": every(
                     "register",
                     settings.register_interval_s,

@@ -1,5 +1,7 @@
-"""A node on virtual time: the daemon's real code on the embedded bus, and both controllers played by
-hand, so that a test says exactly what they say and sees exactly what the node reports.
+"""A node on virtual time: the daemon's real code on the embedded bus.
+
+Both controllers are played by hand, so that a test says exactly what they say and sees exactly what
+the node reports.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ def id_of(name: str) -> str:
 
 NODE_ID = id_of("node n1")
 
-# Loops of finished tests, with the coroutines of killed daemons: collecting them would run `finally`
-# blocks, which a kill -9 does not.
+# Loops of finished tests, with the coroutines of killed daemons: collecting them would run their
+# `finally` blocks, which a kill -9 does not.
 _GRAVES: list[SeededLoop] = []
 
 TERM = 7
@@ -57,7 +59,7 @@ TERM = 7
 class World:
     """`heard`: every report and heartbeat in the order of arrival."""
 
-    loop: SeededLoop
+    loop: KillingLoop
     clock: VirtualClock
     settings: Settings
     state: EmbeddedState
@@ -110,7 +112,7 @@ class World:
             connection.cancel()
 
     def kill_daemon(self) -> None:
-        """kill -9: nothing of it runs any more, and the kernel closes its sockets."""
+        """Kill -9: nothing of it runs any more, and the kernel closes its sockets."""
         self.loop.crash(("compute", self.life))
         if self.bus is not None:
             self.bus.abort()
@@ -161,7 +163,9 @@ class World:
 
     async def until(self, condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
         async with asyncio.timeout(within_s):
-            while not condition():
+            while True:
+                if condition():
+                    return
                 await asyncio.sleep(0.05)
 
     async def hear(self, kind: type[Some], *, count: int = 1, within_s: float = 60.0) -> Some:
@@ -252,6 +256,18 @@ class World:
         assert len(open_entries) == len(set(open_entries)), "an instance runs twice"
 
 
+class KillingLoop(SeededLoop):
+    """Calls `kill` right before step `kill_at`: between any two awaits of anybody."""
+
+    kill_at: int = -1
+    kill: Callable[[], None]
+
+    def _run_once(self) -> None:
+        if self.steps == self.kill_at:
+            self.kill()
+        super()._run_once()
+
+
 def in_world(
     test: Callable[[World], Coroutine[Any, Any, Result]],
     *,
@@ -262,7 +278,7 @@ def in_world(
 ) -> Result:
     """Run `test` in a fresh world, on virtual time."""
 
-    async def main(loop: SeededLoop) -> Result:
+    async def main(loop: KillingLoop) -> Result:
         clock = VirtualClock(loop, seed=seed, process="test")
         state = EmbeddedState.with_controllers()
         state.users[node_user(NODE_ID)] = node_permissions(NODE_ID)
@@ -295,7 +311,7 @@ def in_world(
                 job.cancel()
             await asyncio.gather(*jobs, return_exceptions=True)
 
-    loop = SeededLoop(seed)
+    loop = KillingLoop(seed)
     _GRAVES.append(loop)
     try:
         return loop.run_until_complete(main(loop))
