@@ -1,4 +1,4 @@
-"""The simulated hypervisor on a loop: delays, faults on demand, and the port over it.
+"""The simulated hypervisor on a loop: delays, faults on demand, and the port to it.
 
 `SimulatedHypervisor` belongs to the node's machine, not to the daemon: whatever it began goes on
 when the daemon dies. `LocalHypervisor` is one daemon's connection to it.
@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from evac_common.messages.commands import InstanceSpec
 from evac_common.messages.reports import StartErrorKind
-from evac_common.model.identity import Gen
 from evac_common.model.states import ExitReason
+from evac_compute.adapters.simulated.client import SimulatedPort, Sink
 from evac_compute.adapters.simulated.core import GUEST_ENDS, Guest, HypervisorCore, Refused
 from evac_compute.ports import (
-    Domain,
     DomainEnded,
-    Facts,
     HypervisorBack,
     HypervisorEvent,
     HypervisorLost,
     HypervisorUnreachable,
     StartError,
 )
-
-Sink = Callable[[HypervisorEvent], None]
 
 
 class SimulatedHypervisor:
@@ -113,6 +110,36 @@ class SimulatedHypervisor:
 
     # --- what a connection asks ----------------------------------------------------------------
 
+    async def call(self, op: str, args: Mapping[str, Any]) -> Any:
+        """Answer a call in values that JSON knows. Raises HypervisorUnreachable and StartError."""
+        await self._answer()
+        guests = self.core.guests
+        match op:
+            case "facts":
+                core = self.core
+                return {
+                    "vcpus": core.vcpus,
+                    "memory_mib": core.memory_mib,
+                    "bridges": list(core.bridges or ()),
+                }
+            case "domains":
+                return [_shown(guests[instance_id]) for instance_id in sorted(guests)]
+            case "find":
+                guest = guests.get(args["instance_id"])
+                return None if guest is None else _shown(guest)
+            case "build":
+                await asyncio.shield(self._build(**args))
+                await self._answer()
+            case "execute":
+                self._execute(**args)
+            case "press_power_button":
+                self._press_power_button(**args)
+            case "destroy":
+                self._destroy(**args)
+            case _:
+                raise ValueError(f"the simulated hypervisor knows no call {op!r}")
+        return None
+
     def connect(self, sink: Sink) -> None:
         self._sinks.append(sink)
 
@@ -120,22 +147,20 @@ class SimulatedHypervisor:
         if sink in self._sinks:
             self._sinks.remove(sink)
 
-    async def answering(self) -> None:
+    async def _answer(self) -> None:
         """Return when the hypervisor takes a call."""
-        self.check()
+        self._check()
         await self._answering.wait()
-        self.check()
+        self._check()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if not self.powered or self.unreachable:
             raise HypervisorUnreachable(self.unreachable or "the node has no power")
 
-    def build(
-        self, spec: InstanceSpec, *, instance_id: str, epoch: int, run: int
+    def _build(
+        self, spec: Mapping[str, Any], instance_id: str, epoch: int, run: int
     ) -> asyncio.Future[None]:
-        """Begin to build a domain; the future ends with it, or with StartError. Survives its
-        caller.
-        """
+        """Begin to build a domain that does not execute; goes on when its caller is gone."""
         running = self._building.get(instance_id)
         if running is not None:
             return running
@@ -154,7 +179,9 @@ class SimulatedHypervisor:
             try:
                 if self.refusals:
                     raise Refused(*self.refusals.pop(0))
-                self.core.build(spec, instance_id=instance_id, epoch=epoch, run=run)
+                self.core.build(
+                    InstanceSpec.model_validate(spec), instance_id=instance_id, epoch=epoch, run=run
+                )
             except Refused as refused:
                 if not built.done():
                     built.set_exception(StartError(refused.kind, refused.detail))
@@ -166,9 +193,15 @@ class SimulatedHypervisor:
         loop.call_later(self.start_delay_s, finish, context=self._context)
         return built
 
-    def press_power_button(self, instance_id: str) -> None:
+    def _execute(self, instance_id: str, epoch: int, run: int) -> None:
         guest = self.core.guests.get(instance_id)
-        if guest is None or guest.paused or not guest.obeys_power_button:
+        if guest is None or (guest.epoch, guest.run) != (epoch, run):
+            raise StartError(StartErrorKind.HYPERVISOR, "the domain went away while it was started")
+        self.core.resume(self.now(), instance_id)
+
+    def _press_power_button(self, instance_id: str, epoch: int) -> None:
+        guest = self.core.guests.get(instance_id)
+        if guest is None or guest.epoch > epoch or guest.paused or not guest.obeys_power_button:
             return
         entry, boot = guest.entry, self._boots
 
@@ -179,8 +212,10 @@ class SimulatedHypervisor:
 
         asyncio.get_running_loop().call_later(self.poweroff_delay_s, off, context=self._context)
 
-    def destroy(self, instance_id: str) -> None:
-        self._end(instance_id, ExitReason.DESTROYED, "destroyed")
+    def _destroy(self, instance_id: str, epoch: int) -> None:
+        guest = self.core.guests.get(instance_id)
+        if guest is not None and guest.epoch <= epoch:
+            self._end(instance_id, ExitReason.DESTROYED, "destroyed")
 
     def _end(self, instance_id: str, reason: ExitReason, why: str) -> None:
         guest = self.core.end(self.now(), instance_id, why)
@@ -198,10 +233,17 @@ class SimulatedHypervisor:
             sink(event)
 
 
-class LocalHypervisor:
-    """The port, over a `SimulatedHypervisor` in the same process."""
+def _shown(guest: Guest) -> dict[str, Any]:
+    return {
+        "instance_id": guest.instance_id,
+        "epoch": guest.epoch,
+        "run": guest.run,
+        "running": not guest.paused,
+    }
 
-    POLL_S = 0.1
+
+class LocalHypervisor(SimulatedPort):
+    """One daemon's connection to a simulated hypervisor in the same process."""
 
     def __init__(
         self,
@@ -210,90 +252,12 @@ class LocalHypervisor:
         call_time_limit_s: float = 10.0,
         start_time_limit_s: float = 60.0,
     ) -> None:
+        super().__init__(call_time_limit_s=call_time_limit_s, start_time_limit_s=start_time_limit_s)
         self._hypervisor = hypervisor
-        self._call_s, self._start_s = call_time_limit_s, start_time_limit_s
-        self._sinks: list[Sink] = []
+        hypervisor.connect(self.tell)
 
-    async def facts(self) -> Facts:
-        await self._answered()
-        core = self._hypervisor.core
-        return Facts(
-            hypervisor="simulated 1",
-            vcpus=core.vcpus,
-            memory_mib=core.memory_mib,
-            bridges=core.bridges or (),
-        )
-
-    async def domains(self) -> Sequence[Domain]:
-        await self._answered()
-        guests = self._hypervisor.core.guests
-        return tuple(_domain(guests[instance_id]) for instance_id in sorted(guests))
-
-    async def find(self, instance_id: str) -> Domain | None:
-        await self._answered()
-        guest = self._hypervisor.core.guests.get(instance_id)
-        return None if guest is None else _domain(guest)
-
-    async def start(
-        self, spec: InstanceSpec, *, instance_id: str, epoch: int, run: int, gen: Gen
-    ) -> None:
-        hypervisor = self._hypervisor
-        try:
-            async with asyncio.timeout(self._start_s):
-                await self._answered()
-                guest = hypervisor.core.guests.get(instance_id)
-                if guest is None:
-                    built = hypervisor.build(spec, instance_id=instance_id, epoch=epoch, run=run)
-                    await asyncio.shield(built)
-                elif (guest.epoch, guest.run) != (epoch, run):
-                    detail = f"a domain of epoch {guest.epoch}, run {guest.run} is there"
-                    raise StartError(StartErrorKind.HYPERVISOR, detail)
-                await self._answered()
-        except TimeoutError as error:
-            raise HypervisorUnreachable(f"no answer to a start in {self._start_s} s") from error
-        guest = hypervisor.core.guests.get(instance_id)
-        if guest is None or (guest.epoch, guest.run) != (epoch, run):
-            raise StartError(StartErrorKind.HYPERVISOR, "the domain went away while it was started")
-        hypervisor.core.resume(hypervisor.now(), instance_id)
-
-    async def stop(self, instance_id: str, *, epoch: int, grace_s: float) -> None:
-        if await self._there(instance_id, epoch) and grace_s > 0:
-            self._hypervisor.press_power_button(instance_id)
-            loop = asyncio.get_running_loop()
-            until_s = loop.time() + grace_s
-            while await self._there(instance_id, epoch):
-                left_s = until_s - loop.time()
-                if left_s <= 0:
-                    break
-                await asyncio.sleep(min(self.POLL_S, left_s))
-        await self.destroy(instance_id, epoch=epoch)
-
-    async def destroy(self, instance_id: str, *, epoch: int) -> None:
-        if await self._there(instance_id, epoch):
-            self._hypervisor.destroy(instance_id)
-
-    def subscribe(self, sink: Sink) -> None:
-        self._sinks.append(sink)
-        self._hypervisor.connect(sink)
+    async def call(self, op: str, args: Mapping[str, Any]) -> Any:
+        return await self._hypervisor.call(op, args)
 
     def close(self) -> None:
-        for sink in self._sinks:
-            self._hypervisor.disconnect(sink)
-
-    async def _there(self, instance_id: str, epoch: int) -> bool:
-        await self._answered()
-        guest = self._hypervisor.core.guests.get(instance_id)
-        return guest is not None and guest.epoch <= epoch
-
-    async def _answered(self) -> None:
-        try:
-            async with asyncio.timeout(self._call_s):
-                await self._hypervisor.answering()
-        except TimeoutError as error:
-            raise HypervisorUnreachable(f"no answer in {self._call_s} s") from error
-
-
-def _domain(guest: Guest) -> Domain:
-    return Domain(
-        instance_id=guest.instance_id, epoch=guest.epoch, run=guest.run, running=not guest.paused
-    )
+        self._hypervisor.disconnect(self.tell)
