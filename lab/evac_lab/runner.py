@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import httpx2
@@ -49,6 +50,9 @@ class Cluster(Protocol):
 
     def disks_of(self, instance: str) -> Sequence[Mapping[str, Any]]:
         """Disks for an instance that declares none (boot sector disks on the real lab)."""
+
+    def now(self) -> datetime:
+        """The wall clock that the services use."""
 
     async def power(self, name: str, *, on: bool) -> None: ...
 
@@ -100,6 +104,7 @@ class Runner:
     poll_s: float = 0.5
     at_action: Callable[[str], None] = lambda _text: None
     _zero_s: float = 0.0
+    _zero: datetime = datetime.min
     _last_event: int = 0
     _events: list[Mapping[str, Any]] = field(default_factory=list)
     _lines: list[Line] = field(default_factory=list)
@@ -108,7 +113,7 @@ class Runner:
     async def run(self) -> Outcome:
         """Bring up, live through, judge. Raises LabFailed when the cluster does not come up."""
         await self._bring_up()
-        self._zero_s = self._now_s()
+        self._zero_s, self._zero = self._now_s(), self.cluster.now()
         await self._skip_events()
         watcher = asyncio.create_task(self._watch(), name="watch the cluster")
         try:
@@ -159,8 +164,8 @@ class Runner:
             power = self.cluster.power_of(name, node)
             if power is not None:
                 body["power"] = dict(power)
-            identity = await self._call("POST", "/v1/nodes", body)
-            await self.cluster.enrolled(name, identity)
+            enrolment = await self._call("POST", "/v1/nodes", body)
+            await self.cluster.enrolled(name, enrolment["credentials"])
         for name, node in document.nodes.items():
             if node.running:
                 await self.cluster.power(name, on=True)
@@ -251,7 +256,9 @@ class Runner:
             for event in page:
                 self._last_event = event["sequence"]
                 self._events.append(event)
-                if line := narrate(event["name"], event["body"], self._at_s()):
+                happened = datetime.fromisoformat(event["time"])
+                at_s = (happened - self._zero).total_seconds()
+                if line := narrate(event["name"], event["data"], at_s):
                     self._tell(line)
 
     def _tell(self, line: Line) -> None:

@@ -7,8 +7,10 @@ can be killed at any await. What must survive a kill (broker's disk, database fi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +34,7 @@ from evac_compute.adapters.simulated.core import HypervisorCore
 from evac_compute.adapters.simulated.local import LocalHypervisor, SimulatedHypervisor
 from evac_compute.settings import Settings as ComputeSettings
 from evac_lab.judge import Execution
+from evac_lab.runner import LabFailed
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
 from evac_lab.simulated.clock import VirtualClock
@@ -107,6 +110,15 @@ class SimulatedCluster:
         self._client = self._gate.client(token)
         for process in self.services.values():
             process.start()
+        await self._api_is_ready()
+
+    async def _api_is_ready(self) -> None:
+        for _ in range(600):
+            await asyncio.sleep(0.1)
+            with contextlib.suppress(httpx2.ConnectError):
+                if (await self.api.get("/readyz")).status_code == 200:  # noqa: PLR2004 - HTTP's OK
+                    return
+        raise LabFailed("the simulated api was not ready after 60 s")
 
     @property
     def api(self) -> httpx2.AsyncClient:
@@ -132,6 +144,9 @@ class SimulatedCluster:
 
     def disks_of(self, instance: str) -> Sequence[Mapping[str, Any]]:
         return ()
+
+    def now(self) -> datetime:
+        return self._clock("lab", 0).now()
 
     # -- what the time line does ---------------------------------------------------------------
 

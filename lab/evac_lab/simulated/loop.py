@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import hashlib
 import random
@@ -69,6 +70,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         self._now_s = 0.0
         self._dead: set[Process] = set()
         self._kept: list[asyncio.Task[Any]] = []
+        self._kept_after_pruning = 0
         self._digest = hashlib.blake2b(digest_size=8)
         self._selector = _Waiting(self)
         self._clock_resolution = 1e-9
@@ -112,14 +114,25 @@ class SeededLoop(asyncio.BaseEventLoop):
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:  # type: ignore[override] # kept generic over 3.11-3.14
         task: asyncio.Task[Any] = super().create_task(coro, **options)
-        if PROCESS.get() is not None or options.get("context") is not None:
-            self._kept.append(task)
+        self._kept.append(task)
+        if len(self._kept) > 2 * self._kept_after_pruning + 1000:
+            self._kept = [kept for kept in self._kept if not kept.done()]
+            self._kept_after_pruning = len(self._kept)
         return task
 
     def close_quietly(self) -> None:
-        """End the run: forget what is left without running it."""
+        """End the run and let go of what is left.
+
+        Only now, when everything has been judged, are the coroutines of the dead closed; whatever their
+        clean-up still tries to do finds no loop and is nobody's concern.
+        """
+        self._ready.clear()  # type: ignore[attr-defined]
+        self._scheduled.clear()  # type: ignore[attr-defined]
         for task in self._kept:
-            task._log_destroy_pending = False  # type: ignore[attr-defined] # crashed on purpose, not forgotten
+            task._log_destroy_pending = False  # type: ignore[attr-defined] # ended on purpose
+            if not task.done():
+                with contextlib.suppress(BaseException):
+                    task.get_coro().close()  # type: ignore[union-attr] # tasks are made of coroutines
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         self.close()

@@ -50,7 +50,7 @@ class Machine:
         if not self._on:
             self._on = True
             self._boots += 1
-            self.hypervisor.power_on()
+            self.hypervisor.boot()
             if self.daemon is not None:
                 self.daemon.start()
 
@@ -60,4 +60,4 @@ class Machine:
             self._on = False
             if self.daemon is not None:
                 self.daemon.stop()
-            self.hypervisor.power_off()
+            self.hypervisor.power_cut()

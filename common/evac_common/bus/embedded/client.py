@@ -24,9 +24,8 @@ from evac_common.bus.port import (
     Outgoing,
     Queue,
 )
-from evac_common.bus.timings import IN_FLIGHT_MAX, BusTimings, backoff_s
+from evac_common.bus.timings import IN_FLIGHT_MAX, BusTimings, Clock, backoff_s
 from evac_common.errors import BusRefused, BusUnavailable, EvacError, Unroutable
-from evac_common.service.clock import Clock
 
 
 @dataclass(slots=True, eq=False)
@@ -393,6 +392,7 @@ class EmbeddedBus:
             subscription.handler,
             delivery,
             queue=subscription.queue,
+            timings=self._timings,
             counters=self._counters,
             log=self._log,
         )
@@ -412,3 +412,4 @@ def _resolve(future: asyncio.Future[None], error: EvacError | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
+        future.exception()  # looked at: who waits gets it, and a killed process waits no more
