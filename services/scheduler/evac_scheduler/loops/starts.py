@@ -208,7 +208,10 @@ class Starts:
             return
         times = before.sent.times + 1 if before is not None and before.sent.gen == gen else 1
         if choice.send is sending.Send.AGAIN and before is not None:
-            await records.send_again(before, next_at=self._resend_at(records.now, times))
+            next_at = self._resend_at(records.now, times)
+            if before.sent.deadline is not None:
+                next_at = min(next_at, before.sent.deadline)  # then it is refused: send another
+            await records.send_again(before, next_at=next_at)
         elif do is Do.SEND_STOP:
             grace_s = 0.0 if instance.wanted else self._policy.stop_grace_s
             message = orders.stop(
