@@ -50,15 +50,6 @@ class EventFilter:
     alarms: bool = False
 
 
-class NodeUsers(Protocol):
-    """Users of nodes at the broker. Both calls may be repeated."""
-
-    async def create_node_user(self, node_id: str, secret: str) -> Sequence[str]:
-        """Create the user with its permissions; returns commands for a person to run instead."""
-
-    async def delete_node_user(self, node_id: str) -> Sequence[str]: ...
-
-
 class Nodes(Protocol):
     async def enrol(self, caller: Caller, name: str, node: NodeManifest) -> Answer: ...
 

@@ -9,34 +9,39 @@ The simulator calls the app in its own process and runs `serve(..., http=False)`
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from evac_api import __version__
 from evac_api.adapters.desk import open_desk
 from evac_api.handlers.http.app import build
 from evac_api.handlers.http.exchange import Limits
 from evac_api.handlers.requests import Requests
 from evac_api.loops import housekeeping
-from evac_api.ports import Desk, NodeUsers
+from evac_api.ports import Desk
 from evac_api.settings import Settings
 from evac_common.bus import topology
+from evac_common.bus.admin import BrokerAdmin, ManagementAdmin, ManualAdmin
 from evac_common.bus.port import Bus, Delivery, Verdict
+from evac_common.bus.rabbitmq import RabbitBus
 from evac_common.errors import SettingsRefused, StoreUnavailable
 from evac_common.relay.relay import Relay
-from evac_common.service.clock import Clock
+from evac_common.service.clock import Clock, SystemClock
 from evac_common.service.health import serve_health
 from evac_common.service.notify import notify
 from evac_common.service.periodic import Wake, periodically
 from evac_common.service.secrets import SecretBox
-from evac_common.service.supervise import run_service
+from evac_common.service.supervise import run_service, stop_on_signals
 from evac_common.store.engine import Store
 
 PREFETCH: Final = 50
@@ -51,12 +56,12 @@ def create_app(
     clock: Clock,
     bus: Bus,
     store: Store,
-    admin: NodeUsers,
+    admin: BrokerAdmin,
     secrets: SecretBox | None,
     registry: CollectorRegistry = REGISTRY,
 ) -> FastAPI:
     """The REST api on these parts. Every endpoint is async and starts no thread."""
-    desk = open_desk(store, bus, admin, secrets, settings.nodes_bus_url)
+    desk = open_desk(store, bus, admin, secrets, settings.bus_url_of_nodes())
     limits = Limits(
         poll_s=settings.poll_s,
         wait_max_s=settings.wait_max_s,
@@ -82,7 +87,7 @@ def create_app(
         not_ready,
         registry,
         clock=clock,
-        version=metadata.version("evac-api"),
+        version=__version__,
         body_bytes_max=settings.body_bytes_max,
     )
 
@@ -94,7 +99,7 @@ async def serve(
     bus: Bus,
     store: Store,
     stop: asyncio.Event,
-    admin: NodeUsers,
+    admin: BrokerAdmin,
     secrets: SecretBox | None,
     app: FastAPI | None = None,
     http: bool = True,
@@ -142,7 +147,7 @@ async def _receive(bus: Bus, requests: Requests, wake: Wake) -> None:
         return Verdict.ACK
 
     await bus.consume(topology.API_EVENTS, nudged, prefetch=PREFETCH)
-    await bus.consume(topology.API_REQUESTS, requests.handler(), prefetch=PREFETCH)
+    await bus.consume(topology.API_REQUESTS, requests.receive, prefetch=PREFETCH)
     await asyncio.Event().wait()
 
 
@@ -223,3 +228,52 @@ def _listener(settings: Settings) -> socket.socket:
     except (OSError, OverflowError) as error:
         raise SettingsRefused(f"listen: cannot listen on {settings.listen}: {error}") from error
     return listener
+
+
+def open_admin(settings: Settings) -> BrokerAdmin:
+    """Through RabbitMQ's management API if its address is set; else commands for a person."""
+    bus = urlsplit(settings.bus_url.get_secret_value())
+    vhost = unquote(bus.path.removeprefix("/")) or "/"
+    if settings.management_url is None:
+        return ManualAdmin(vhost=vhost)
+    url = urlsplit(settings.management_url.get_secret_value())
+    if not url.hostname or url.username is None or url.password is None:
+        raise SettingsRefused("management_url: must be http(s)://USER:PASSWORD@HOST:PORT")
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return ManagementAdmin.connect(
+        f"{url.scheme}://{host}:{url.port or 15672}",
+        user=unquote(url.username),
+        password=unquote(url.password),
+        vhost=vhost,
+    )
+
+
+def open_store(settings: Settings) -> Store:
+    name = settings.name or f"{platform.node()}:{os.getpid()}"
+    return Store.open(
+        settings.database_url.get_secret_value(), service="api", clock=SystemClock(), instance=name
+    )
+
+
+async def run(settings: Settings) -> None:
+    """Run with the real broker and database until SIGTERM or SIGINT."""
+    clock = SystemClock()
+    stop = stop_on_signals()
+    key = settings.secret_key_path()
+    secrets = SecretBox.from_file(key) if key is not None else None
+    admin = open_admin(settings)
+    store = open_store(settings)
+    try:
+        await serve(
+            settings,
+            clock=clock,
+            bus=RabbitBus(settings.bus_url.get_secret_value(), clock=clock),
+            store=store,
+            stop=stop,
+            admin=admin,
+            secrets=secrets,
+        )
+    finally:
+        await store.close()
+        if isinstance(admin, ManagementAdmin):
+            await admin.aclose()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from evac_common.service.secrets import KEY_NAME
 from evac_common.service.settings import ServiceSettings
 
 
@@ -69,3 +72,16 @@ class Settings(ServiceSettings):
     streams_max: int = Field(
         default=100, ge=1, description="Event streams and long polls served at the same time."
     )
+
+    def secret_key_path(self) -> Path | None:
+        """As set, or among systemd's credentials; None: no BMC password can be kept."""
+        if self.secret_key_file is not None:
+            return self.secret_key_file
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        given = Path(directory) / KEY_NAME if directory else None
+        return given if given is not None and given.exists() else None
+
+    def bus_url_of_nodes(self) -> str:
+        """The broker's address for node.toml: never with a controller's user and password."""
+        parts = urlsplit(self.nodes_bus_url or self.bus_url.get_secret_value())
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

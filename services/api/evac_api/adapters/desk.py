@@ -10,14 +10,15 @@ from evac_api.adapters.instances import StoredInstances
 from evac_api.adapters.nodes import StoredNodes
 from evac_api.adapters.operations import StoredOperations
 from evac_api.adapters.pools import StoredPools
-from evac_api.ports import Desk, NodeUsers
+from evac_api.ports import Desk
+from evac_common.bus.admin import BrokerAdmin
 from evac_common.bus.port import Bus
 from evac_common.service.secrets import SecretBox
 from evac_common.store.engine import Store
 
 
 def open_desk(
-    store: Store, bus: Bus, admin: NodeUsers, secrets: SecretBox | None, nodes_bus_url: str
+    store: Store, bus: Bus, admin: BrokerAdmin, secrets: SecretBox | None, nodes_bus_url: str
 ) -> Desk:
     return Desk(
         nodes=StoredNodes(store, bus, admin, secrets, nodes_bus_url),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets as chance
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +13,9 @@ from evac_api.adapters.secrets import seal
 from evac_api.core import apply, views
 from evac_api.core.refusals import Conflict, NotFound
 from evac_api.core.verbs import NodeVerb, forget_refusal, refusal
-from evac_api.ports import Answer, Caller, NodeUsers
+from evac_api.ports import Answer, Caller
 from evac_common.bus import topology
+from evac_common.bus.admin import BrokerAdmin
 from evac_common.bus.port import Bus
 from evac_common.messages import events
 from evac_common.model.identity import node_user
@@ -30,12 +31,13 @@ class StoredNodes:
     """`ports.Nodes` on the database and the broker."""
 
     def __init__(
-        self, store: Store, bus: Bus, admin: NodeUsers, secrets: SecretBox | None, bus_url: str
+        self, store: Store, bus: Bus, admin: BrokerAdmin, secrets: SecretBox | None, bus_url: str
     ) -> None:
         self._store = store
         self._bus = bus
         self._admin = admin
         self._secrets = secrets
+        self._administering = asyncio.Lock()  # commands for a person belong to one request
         self._bus_url = bus_url  # what nodes are told; without user and password
 
     async def page(self, *, after: str, limit: int) -> views.Page[views.NodeView]:
@@ -60,8 +62,10 @@ class StoredNodes:
                 return known
             await _name_is_free(tx, name)
         sealed = seal(self._secrets, node.power.password.get_secret_value() if node.power else "")
-        node_id, secret = self._store.clock.new_id(), chance.token_urlsafe(32)
-        commands = await self._admin.create_node_user(node_id, secret)
+        node_id = self._store.clock.new_id()
+        async with self._administering:
+            secret = await self._admin.create_node_user(node_id)
+            commands = self._admin.take_commands()
         await self._bus.declare([topology.command_queue(node_id)])
 
         async def step(tx: Transaction) -> Answer:
@@ -158,7 +162,9 @@ class StoredNodes:
             if known is not None:
                 return known
             node_id = (await _forgettable(tx, name, generation))["id"]
-        await self._admin.delete_node_user(node_id)
+        async with self._administering:
+            await self._admin.delete_node_user(node_id)
+            commands = self._admin.take_commands()
         await self._bus.delete_queue(topology.command_queue(node_id).name)
 
         async def step(tx: Transaction) -> Answer:
@@ -170,7 +176,8 @@ class StoredNodes:
             await tx.audit(
                 actor=caller.actor, action="node.forget", subject=row["id"], reason=f"forgot {name}"
             )
-            return Answer(status=204)
+            view = views.Forgotten(name=name, commands=list(commands))
+            return Answer(status=200, body=view.model_dump(mode="json"))
 
         return await work.once(self._store, caller, step)
 

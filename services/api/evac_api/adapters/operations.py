@@ -12,7 +12,7 @@ from evac_api.adapters import reads, work
 from evac_api.core import operations as core
 from evac_api.core import views
 from evac_api.core.refusals import NotFound
-from evac_api.ports import Caller
+from evac_api.ports import Answer, Caller
 from evac_common.messages import events
 from evac_common.model.states import NodeState, OperationState, Phase, RunStrategy
 from evac_common.store import intent, nodes, placement
@@ -51,14 +51,15 @@ class StoredOperations:
             return work.operation_view(await _row(tx, operation_id))
 
     async def refused(self, caller: Caller, verb: str, target: str, why: str) -> None:
+        """Once per request: a refusal that is delivered again is not recorded again."""
         async with self._store.transaction() as tx:
-            if await work.answered(tx, caller) is not None:
+            known = await work.stored(tx, caller)
+            if known is not None and known["digest"] == caller.digest:
                 return
-            kind = verb.partition(".")[0]
             row: dict[str, Any] = {
                 "id": tx.clock.new_id(),
                 "verb": verb,
-                "target_kind": kind,
+                "target_kind": verb.partition(".")[0],
                 "target_id": target,
                 "target_name": target,
                 "actor": caller.actor,
@@ -72,16 +73,8 @@ class StoredOperations:
             await tx.execute(insert(intent.operation).values(**row))
             await tx.emit(_event(row, OperationState.FAILED, why))
             await tx.audit(actor=caller.actor, action=f"{verb}.refused", subject=target, reason=why)
-            await tx.execute(
-                insert(intent.idempotency_key).values(
-                    key=caller.key or caller.request_id,
-                    actor=caller.actor,
-                    digest=caller.digest,
-                    status=409,
-                    response={"body": None, "location": None, "generation": None},
-                    created_at=tx.now,
-                )
-            )
+            if known is None:
+                await work.remember(tx, caller, Answer(status=409))
 
     async def settle(self) -> int:
         """Each outcome in a transaction of its own: a compare-and-set another replica may win."""

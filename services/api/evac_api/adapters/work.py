@@ -18,8 +18,6 @@ from evac_common.store.transaction import Transaction
 
 Step = Callable[[Transaction], Awaitable[Answer]]
 
-REASON_MAX = 1000
-
 
 async def once(store: Store, caller: Caller, step: Step, *, handed_out: str = "") -> Answer:
     """Carry out `step` in one transaction; under an idempotency key once, with one answer.
@@ -31,22 +29,31 @@ async def once(store: Store, caller: Caller, step: Step, *, handed_out: str = ""
         if known is not None:
             return known
         answer = await step(tx)
-        if caller.key is not None:
-            await tx.execute(
-                insert(intent.idempotency_key).values(
-                    key=caller.key,
-                    actor=caller.actor,
-                    digest=caller.digest,
-                    status=answer.status,
-                    response={
-                        "body": without(answer.body, handed_out) if handed_out else answer.body,
-                        "location": answer.location,
-                        "generation": answer.generation,
-                    },
-                    created_at=tx.now,
-                )
-            )
+        await remember(tx, caller, answer, handed_out=handed_out)
         return answer
+
+
+async def remember(
+    tx: Transaction, caller: Caller, answer: Answer, *, handed_out: str = ""
+) -> None:
+    """Keep the answer for a repetition of the same request."""
+    if caller.key is None:
+        return
+    body = without(answer.body, handed_out) if handed_out else answer.body
+    await tx.execute(
+        insert(intent.idempotency_key).values(
+            key=caller.key,
+            actor=caller.actor,
+            digest=caller.digest,
+            status=answer.status,
+            response={
+                "body": body,
+                "location": answer.location,
+                "generation": answer.generation,
+            },
+            created_at=tx.now,
+        )
+    )
 
 
 def without(body: Any, path: str) -> Any:
@@ -55,22 +62,27 @@ def without(body: Any, path: str) -> Any:
     return {**body, first: without(body[first], rest) if rest else None}
 
 
-async def answered(tx: Transaction, caller: Caller) -> Answer | None:
-    """The stored answer to this very request, if it was carried out before."""
+async def stored(tx: Transaction, caller: Caller) -> RowMapping | None:
+    """What is kept under the caller's key."""
     if caller.key is None:
         return None
     keys = intent.idempotency_key
-    row = await tx.row(select(keys).where(keys.c.key == caller.key, keys.c.actor == caller.actor))
+    return await tx.row(select(keys).where(keys.c.key == caller.key, keys.c.actor == caller.actor))
+
+
+async def answered(tx: Transaction, caller: Caller) -> Answer | None:
+    """The stored answer to this very request, if it was carried out before."""
+    row = await stored(tx, caller)
     if row is None:
         return None
     if row["digest"] != caller.digest:
         raise Invalid.one("Idempotency-Key", caller.key, "was used for another request")
-    stored = row["response"]
+    response = row["response"]
     return Answer(
         status=row["status"],
-        body=stored["body"],
-        location=stored["location"],
-        generation=stored["generation"],
+        body=response["body"],
+        location=response["location"],
+        generation=response["generation"],
     )
 
 

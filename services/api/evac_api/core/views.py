@@ -94,6 +94,13 @@ class Enrolled(View):
     )
 
 
+class Forgotten(View):
+    name: str
+    commands: list[str] = Field(
+        description="To be run at the broker by hand; empty when the api did it itself."
+    )
+
+
 class PoolView(View):
     id: str
     name: str

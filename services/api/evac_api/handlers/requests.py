@@ -9,13 +9,14 @@ import hashlib
 
 import structlog
 
-from evac_api.core.refusals import Refusal
+from evac_api.core.refusals import Invalid, Refusal
 from evac_api.core.verbs import NodeVerb
 from evac_api.ports import Caller, Desk
-from evac_common.bus.port import Delivery, Handler, Verdict
-from evac_common.errors import Conflict, DecodeError
+from evac_common.bus.inbox import receive
+from evac_common.bus.port import Delivery, Verdict
+from evac_common.errors import Conflict
 from evac_common.messages import requests
-from evac_common.messages.codec import decode
+from evac_common.messages.codec import Envelope
 
 _VERBS = {
     "node.report_down": NodeVerb.FENCE,
@@ -24,29 +25,28 @@ _VERBS = {
 }
 
 
+_KINDS = (
+    requests.ReportNodeDown,
+    requests.FenceNode,
+    requests.EvacuateNode,
+    requests.StartInstance,
+    requests.StopInstance,
+)
+
+
 class Requests:
     """One request: carry it out, or record why not. A retryable failure leaves it in the queue."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    def handler(self) -> Handler:
-        """For the queue of requests: anything that is no request goes to the dead letters."""
+    async def receive(self, delivery: Delivery) -> Verdict:
+        """For the queue of requests; what is no request of a known user is refused."""
 
-        async def handle(delivery: Delivery) -> Verdict:
-            try:
-                _, message = decode(delivery.headers, delivery.content_type, delivery.body)
-            except DecodeError as error:
-                digest = hashlib.sha256(delivery.body).hexdigest()[:16]
-                structlog.get_logger().warning(
-                    "undecodable request", digest=digest, why=error.message
-                )
-                return Verdict.REJECT
-            if not isinstance(message, requests.Request) or delivery.user_id is None:
-                return Verdict.REJECT
+        async def known(envelope: Envelope, message: requests.Request) -> Verdict:
             return await self.carry_out(message, delivery.user_id)
 
-        return handle
+        return await receive(dict.fromkeys(_KINDS, known))(delivery)
 
     async def carry_out(self, message: requests.Request, user: str | None) -> Verdict:
         actor = f"bus:{user or 'unknown'}"
@@ -57,6 +57,7 @@ class Requests:
             request_id=message.request_id,
         )
         try:
+            _check(message)
             await self._do(caller, message)
         except (Refusal, Conflict) as refusal:
             structlog.get_logger().info(
@@ -84,6 +85,12 @@ class Requests:
                 )
             case _:
                 raise TypeError(f"{message.type()} is a request that nobody carries out")
+
+
+def _check(message: requests.Request) -> None:
+    """Free text is stored and shown to people: a database cannot keep a NUL."""
+    if isinstance(message, requests.OfNode) and not message.reason.replace("\n", "").isprintable():
+        raise Invalid.one("reason", None, "must not contain control characters")
 
 
 def _asked(message: requests.Request) -> tuple[str, str]:

@@ -69,7 +69,7 @@ async def replace_node(
     return reply(await desk.declarations.replace(caller, document, generation))
 
 
-@router.delete("/{name}", status_code=204, responses=problems(404, 409, 412, 502))
+@router.delete("/{name}", response_model=views.Forgotten, responses=problems(404, 409, 412, 502))
 async def forget(name: Name, desk: DeskOf, caller: CallerOf, generation: IfMatch) -> Response:
     """Forget a node that is new or fenced and owns nothing; its broker user and queue go too."""
     return reply(await desk.nodes.forget(caller, name, generation))
