@@ -1,7 +1,7 @@
 """What arrives: registrations, session reports, heartbeats, nudges.
 
 Reports are acknowledged after the transaction that settled them; while the database is away they
-come again later. Heartbeats only touch memory. A nudge carries nothing: the sweep re-reads the rows.
+come again later. Heartbeats only touch memory. A nudge carries nothing: the sweep re-reads rows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Carry fencing out: for each node in fencing or blocked, the next try, or the alarm.
 
 Level-triggered: every step re-reads the rows, so a try that a dead monitor left behind is found
-like any other. A try runs as a task of its own; its only way to a proof is `Records.prove_off`, which
-checks again that the node still is the incarnation that was to be cut off.
+like any other. A try runs as a task of its own; its only way to a proof is `Records.prove_off`,
+which checks again that the node still is the incarnation that was to be cut off.
 """
 
 from __future__ import annotations
