@@ -266,9 +266,9 @@ class Runner:
         self.on_line(line)
 
     async def _draw(self) -> None:
-        executions = await self.cluster.executions()
+        executions = await self._executions()
         states = {node["name"]: node["state"] for node in await self._list("nodes")}
-        verdict = judge(executions, should_run=self._wanted(), end_s=self._now_s())
+        verdict = judge(executions, should_run=self._wanted(), end_s=self._at_s())
         alive = [life for life in executions if life.ended_s is None]
         nodes = []
         for name in sorted(self.scenario.document.nodes):
@@ -295,15 +295,27 @@ class Runner:
             Picture(title=self.scenario.name, at_s=self._at_s(), nodes=nodes, instances=instances)
         )
 
+    async def _executions(self) -> list[Execution]:
+        """What executed, in seconds of the time line."""
+        zero_s = self._zero_s
+        return [
+            replace(
+                life,
+                started_s=life.started_s - zero_s,
+                ended_s=None if life.ended_s is None else life.ended_s - zero_s,
+            )
+            for life in await self.cluster.executions()
+        ]
+
     # -- judging -------------------------------------------------------------------------------
 
     async def _judge(self) -> Outcome:
         await self._tell_events()
         await self._draw()
-        executions = list(await self.cluster.executions())
+        executions = await self._executions()
         nodes = {node["name"]: node for node in await self._list("nodes")}
         instances = {item["name"]: item for item in await self._list("instances")}
-        verdict = judge(executions, should_run=self._wanted(), end_s=self._now_s())
+        verdict = judge(executions, should_run=self._wanted(), end_s=self._at_s())
         running_on: dict[str, list[str]] = {}
         for life in executions:
             if life.ended_s is None:

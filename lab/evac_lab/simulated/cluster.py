@@ -203,6 +203,12 @@ class SimulatedCluster:
     def _process(self, name: str, body: Any) -> SimulatedProcess:
         return SimulatedProcess(self._loop, name, body, on_death=lambda life: self._bury(name))
 
+    def switch_off(self) -> None:
+        """The end of the world: every process is killed and every connection closed."""
+        daemons = [m.daemon for m in self.machines.values() if m.daemon is not None]
+        for process in (*self.services.values(), *daemons):
+            process.stop()
+
     def _bury(self, name: str) -> None:
         """What the kernel does for a killed process: its connections are closed."""
         if (bus := self._buses.pop(name, None)) is not None:

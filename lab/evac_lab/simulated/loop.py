@@ -168,9 +168,7 @@ def run(
 ) -> Result:
     """Run `main(loop)` to its end on a fresh loop and drop whatever is left."""
     loop = SeededLoop(seed, **options)
-    asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(main(loop))
     finally:
         loop.close_quietly()
-        asyncio.set_event_loop(None)

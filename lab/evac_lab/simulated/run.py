@@ -38,6 +38,12 @@ def simulate(
         cluster = SimulatedCluster(
             loop, scenario, seed=seed, directory=Path(directory), doubles=doubles
         )
+        try:
+            return await live(cluster, loop)
+        finally:
+            cluster.switch_off()
+
+    async def live(cluster: SimulatedCluster, loop: SeededLoop) -> Outcome:
         await cluster.start()
         runner = Runner(
             cluster=cluster,

@@ -54,14 +54,14 @@ def test_a_crashed_process_runs_no_clean_up_and_nothing_it_started_goes_on() -> 
         finally:
             traces.append("cleaned up")
 
-    async def main(loop: SeededLoop) -> None:
+    async def main(loop: SeededLoop) -> list[str]:
         loop.spawn(("victim", 1), victim(), name="victim")
         await asyncio.sleep(2.5)
         loop.crash(("victim", 1))
         await asyncio.sleep(100)
+        return list(traces)
 
-    run(1, main)
-    assert traces == ["child", "child"]
+    assert run(1, main) == ["child", "child"]
 
 
 def test_a_run_that_can_never_go_on_says_so() -> None:
