@@ -45,7 +45,7 @@ def find_program(name: str) -> str | None:
     """The path of a program by name or by glob; of several versions the newest. None: absent."""
     if "/" not in name:
         return shutil.which(name, path=_PATH)
-    found = sorted(glob.glob(name), key=_version_order)
+    found = sorted(glob.glob(name), key=_version_order)  # noqa: PTH207 - an absolute pattern
     return found[-1] if found else None
 
 

@@ -17,7 +17,7 @@ def free_ports(count: int, *, address: str = "127.0.0.1") -> tuple[int, ...]:
     """Distinct ports that nothing listens on now. Raises LabError when none is found."""
     found: dict[int, None] = {}
     for _ in range(_TRIES):
-        port = random.randint(_FIRST, _LAST)  # noqa: S311 - spreads parallel runs; nothing secret
+        port = random.randint(_FIRST, _LAST)
         if _is_free(address, port):
             found[port] = None
         if len(found) == count:

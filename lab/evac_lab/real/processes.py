@@ -14,6 +14,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,16 @@ def _start_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+# Children that nobody waited for yet. Kept, because a Popen that is collected while its process
+# runs complains, and a program that outlives us is meant to run.
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+
+
 class Daemon:
     """One program of the lab, its log file and its process, written to `<name>.pid`.
 
-    Dies with its starter (by the kernel, also after kill -9), unless `outlives_starter`.
+    Dies with its starter (by the kernel, also after kill -9), unless `outlives_starter`. The kernel
+    takes the starting *thread* for the starter: start from the main thread.
     """
 
     def __init__(self, *, name: str, directory: Path, outlives_starter: bool = False) -> None:
@@ -80,7 +87,6 @@ class Daemon:
         self.log = directory / f"{name}.log"
         self._pid_file = directory / f"{name}.pid"
         self._outlives_starter = outlives_starter
-        self._child: subprocess.Popen[bytes] | None = None
 
     def start(
         self,
@@ -98,7 +104,7 @@ class Daemon:
             raise LabError("this program of the lab runs already", program=self.name)
         command = [*_wrappers(user, network, keep=self._outlives_starter), *argv]
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
+            child = subprocess.Popen(
                 command,
                 env={"PATH": _SYSTEM_PATH, **(env or {})},
                 stdin=subprocess.DEVNULL,
@@ -106,7 +112,8 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        identity = ProcessId.of(self._child.pid)
+        _CHILDREN.append(child)
+        identity = ProcessId.of(child.pid)
         if identity is None:
             raise NotReady("a program ended at once", program=self.name, log=self.log_tail())
         self._pid_file.write_text(f"{identity}\n")
@@ -115,7 +122,7 @@ class Daemon:
     @property
     def process(self) -> ProcessId | None:
         """The process while it lives, whoever started it."""
-        self._reap()
+        _reap()
         try:
             identity = ProcessId.parse(self._pid_file.read_text())
         except (FileNotFoundError, ValueError):
@@ -139,11 +146,30 @@ class Daemon:
                 await self.kill9()
         self._pid_file.unlink(missing_ok=True)
 
+    def pause(self) -> None:
+        """SIGSTOP to the program and its session: it holds its connections and does nothing."""
+        self._signal_group(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_group(signal.SIGCONT)
+
     def kill9_now(self) -> None:
         """As `kill9`, without waiting: for exits where no event loop runs any more."""
+        self._signal_group(signal.SIGKILL)
+
+    def _signal_group(self, number: signal.Signals) -> None:
         process = self.process
         if process is not None:
-            _kill_group(process, signal.SIGKILL)
+            _kill_group(process, number)
+
+    def wait_gone(self, *, deadline_s: float) -> None:
+        """Wait, blocking, until it has ended. Raises NotReady at the deadline."""
+        ends = time.monotonic() + deadline_s
+        while self.is_running():
+            if time.monotonic() >= ends:
+                raise NotReady(f"{self.name} does not end", deadline_s=deadline_s)
+            time.sleep(POLL_S / 4)
+        self._pid_file.unlink(missing_ok=True)
 
     def log_tail(self, limit: int = 2000) -> str:
         return self.log.read_text(errors="replace")[-limit:] if self.log.exists() else ""
@@ -154,10 +180,6 @@ class Daemon:
             _kill_group(process, number)
             await until(lambda: not self.is_running(), deadline_s=deadline_s, what=self.name)
         self._pid_file.unlink(missing_ok=True)
-
-    def _reap(self) -> None:
-        if self._child is not None and self._child.poll() is not None:
-            self._child = None
 
 
 async def until(
@@ -185,6 +207,10 @@ def program(name: str) -> str:
     if path is None:
         raise CannotRunHere(f"the program {name} is not installed")
     return path
+
+
+def _reap() -> None:
+    _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
 
 def _kill_group(process: ProcessId, number: signal.Signals) -> None:

@@ -25,15 +25,18 @@ T = TypeVar("T")
 
 
 async def in_network(network: str | None, act: Callable[[], T]) -> T:
-    """Run blocking `act` in a thread of its own, inside the named network namespace (None: ours)."""
+    """Run blocking `act` in a thread of its own, inside the network namespace (None: ours)."""
 
     def step_in_and_act() -> T:
         if network is not None:
             _enter(Path("/run/netns") / network)
         return act()
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"in {network or 'own'}") as one:
+    one = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"in {network or 'own'}")
+    try:
         return await asyncio.get_running_loop().run_in_executor(one, step_in_and_act)
+    finally:
+        one.shutdown(wait=False)  # a cancelled caller does not wait for a slow connect
 
 
 async def amqp_answers(

@@ -7,7 +7,7 @@ killed -9. No system service is touched, and no root is needed.
     lacking = missing_programs()                 # () or apt packages to install
     async with RabbitMQ.running() as broker:     # about 4 s until ready
         broker.amqp_url                          # amqp://admin:...@127.0.0.1:PORT/evac
-        broker.management_url                    # http://127.0.0.1:PORT, with broker.user, .password
+        broker.management_url                    # http://127.0.0.1:PORT; broker.user, .password
         await broker.kill9()                     # no goodbye; then, on the same data and ports:
         await broker.start()
     async with PostgreSQL.running() as database:             # about 1 s until ready

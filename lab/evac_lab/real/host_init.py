@@ -1,0 +1,123 @@
+"""Process 1 of a lab host: arranges the mounts, keeps libvirtd running, reaps orphans.
+
+Run by path with the plain interpreter and the standard library, in fresh mount, UTS, IPC and
+process namespaces: `python -I -S host_init.py HOST_DIRECTORY`. When it dies, the kernel kills
+everything in the host: that is the power cut. SIGTERM is the power button: everybody gets SIGTERM
+and ten seconds. Nothing here survives in the machine's own mount table.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
+# What a host has for itself: its folder -> where its programs look for it.
+OWN_FOLDERS = {
+    "run": "/run",
+    "etc": "/etc/libvirt",
+    "varlib": "/var/lib/libvirt",
+    "log": "/var/log/libvirt",
+    "cache": "/var/cache/libvirt",
+}
+SHARED = "/srv/evac-lab"
+ORDERLY_S = 10.0
+# As an init system would restart it; QEMU processes survive its death meanwhile.
+LIBVIRTD_RESTART_S = 1.0
+
+
+class PowerButton(BaseException):
+    """Somebody asked the host to shut down."""
+
+
+def main() -> NoReturn:
+    directory = Path(sys.argv[1])
+    facts = json.loads((directory / "host.json").read_text())
+    signal.signal(signal.SIGTERM, _press)
+    try:
+        socket.sethostname(facts["name"])
+        _arrange(directory, Path(facts["shared"]), hide_kvm=not facts["kvm"])
+        _keep_running(directory)
+    except PowerButton:
+        _shut_down()
+    sys.exit(0)
+
+
+def _press(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise PowerButton
+
+
+def _arrange(directory: Path, shared: Path, *, hide_kvm: bool) -> None:
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    _mount("proc", "/proc", "proc", 0)
+    _bind(directory / "boot_id", "/proc/sys/kernel/random/boot_id")
+    # A tmpfs, as making a mount point in the machine's own /srv would leave a trace of the lab.
+    _mount("tmpfs", "/srv", "tmpfs", 0)
+    Path(SHARED).mkdir()
+    _bind(shared, SHARED)
+    if hide_kvm and Path("/dev/kvm").exists():
+        _bind(Path("/dev/null"), "/dev/kvm")
+    if Path("/sys/fs/cgroup").is_dir():
+        _mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0)
+    for folder, place in OWN_FOLDERS.items():
+        _bind(directory / folder, place)
+
+
+def _keep_running(directory: Path) -> NoReturn:
+    libvirtd = _start_libvirtd(directory)
+    while True:
+        pid, _status = os.wait()
+        if pid == libvirtd.pid:
+            libvirtd.returncode = 0  # reaped by us: Popen must not wait for this number again
+            time.sleep(LIBVIRTD_RESTART_S)
+            libvirtd = _start_libvirtd(directory)
+
+
+def _start_libvirtd(directory: Path) -> subprocess.Popen[bytes]:
+    with (directory / "log" / "libvirtd.out").open("ab") as log:
+        return subprocess.Popen(
+            ["libvirtd", "--listen", "--timeout", "0"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _shut_down() -> None:
+    """SIGTERM to all but ourselves, and wait until nobody is left or ten seconds are over."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.kill(-1, signal.SIGTERM)
+    ends = time.monotonic() + ORDERLY_S
+    while time.monotonic() < ends:
+        try:
+            pid, _status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            time.sleep(0.02)
+
+
+def _bind(source: Path, target: str) -> None:
+    _mount(str(source), target, None, _MS_BIND)
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    given = [None if part is None else part.encode() for part in (source, target, kind)]
+    if libc.mount(*given, ctypes.c_ulong(flags), None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), target)
+
+
+if __name__ == "__main__":
+    main()
