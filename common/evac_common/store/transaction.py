@@ -98,7 +98,8 @@ class Transaction:
 
     async def change(self, statement: Executable, parameters: Parameters | None = None) -> int:
         """How many rows were inserted, updated or deleted: a compare-and-set compares it with 1."""
-        return (await self.execute(statement, parameters)).rowcount
+        counted = statement.execution_options(preserve_rowcount=True)  # else -1 for some inserts
+        return (await self.execute(counted, parameters)).rowcount
 
     async def emit(self, event: Event) -> str:
         """Record an event and put it into the outbox. Returns its id."""
@@ -133,7 +134,7 @@ class Transaction:
         await self._put(queued)
         return queued
 
-    async def send_again(self, row: Mapping[str, Any]) -> Queued:
+    async def send_again(self, row: RowMapping | Mapping[str, Any]) -> Queued:
         """Put a stored message into the outbox once more: same id, same headers, same bytes.
 
         `row` has `headers`, `body` and the message's id as `message_id` or `id` (table `command`).

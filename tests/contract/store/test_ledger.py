@@ -230,6 +230,7 @@ async def test_the_database_decides(database: Database, case: Case) -> None:
 async def test_replacing_rows_does_not_get_around_it(database: Database) -> None:
     """SQLite deletes without asking the delete triggers when an insert replaces."""
     database.sql(owner(1, N1), released(1, N1, proof=P1), dead(N3, 1, proof=P2))
+    replacing: tuple[str, ...]
     if database.dialect == "sqlite":
         replacing = (
             owner(1, N2, verb="INSERT OR REPLACE"),
