@@ -6,11 +6,17 @@ import asyncio
 from typing import Any
 
 from evac_common.bus.port import BusCounters, Delivery, Handler, Verdict
-from evac_common.bus.timings import retry_s
+from evac_common.bus.timings import BusTimings, retry_s
 
 
 async def verdict_of(
-    handler: Handler, delivery: Delivery, *, queue: str, counters: BusCounters, log: Any
+    handler: Handler,
+    delivery: Delivery,
+    *,
+    queue: str,
+    timings: BusTimings,
+    counters: BusCounters,
+    log: Any,
 ) -> Verdict:
     """The handler's verdict; RETRY for an exception. A RETRY is answered only after its pause.
 
@@ -32,7 +38,7 @@ async def verdict_of(
         verdict = Verdict.RETRY
     if verdict is Verdict.RETRY:
         counters.retried += 1
-        await asyncio.sleep(retry_s(delivery.returns))
+        await asyncio.sleep(retry_s(delivery.returns, timings))
     elif verdict is Verdict.REJECT:
         counters.rejected += 1
     return verdict

@@ -14,7 +14,14 @@ from typing import Final
 
 from evac_common.bus.topology import CANARY_EXCHANGE, DEAD_EXCHANGE, EXCHANGES, command_queue
 from evac_common.messages.registry import Family
-from evac_common.model.identity import API_USER, MONITOR_USER, SCHEDULER_USER, node_user
+from evac_common.model.identity import (
+    API_USER,
+    CONTROLLER_USERS,
+    MONITOR_USER,
+    SCHEDULER_USER,
+    node_of_user,
+    node_user,
+)
 
 NOTHING: Final = "^$"
 ANYTHING: Final = ".*"
@@ -78,7 +85,7 @@ def node_permissions(node_id: str) -> Permissions:
 
 def controller_permissions(user: str) -> Permissions:
     """A controller declares and reads everything of evac's; it publishes only what it is the writer of."""
-    writes = {exchange: NOTHING for exchange in EXCHANGES} | {
+    writes = dict.fromkeys(EXCHANGES, NOTHING) | {
         Family.EVENT.exchange: ANYTHING,
         CANARY_EXCHANGE: rf"^{re.escape(user)}\.[0-9a-f]+$",
         **_EXTRA_WRITES[user],
@@ -102,6 +109,14 @@ _EXTRA_WRITES: Final[Mapping[str, Mapping[str, str]]] = {
     SCHEDULER_USER: {_COMMAND: r"^compute\.compute-[0-9a-f]{32}\.(start|stop|destroy)$"},
     MONITOR_USER: {_COMMAND: r"^compute\.compute-[0-9a-f]{32}\.session$"},
 }
+
+
+def permissions_of(user: str) -> Permissions | None:
+    """The permissions of one of evac's own users; None for anybody else."""
+    node_id = node_of_user(user)
+    if node_id is not None:
+        return node_permissions(node_id)
+    return controller_permissions(user) if user in CONTROLLER_USERS else None
 
 
 def _exactly(*names: str) -> str:

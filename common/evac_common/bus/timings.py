@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 IN_FLIGHT_MAX: Final = 100  # unconfirmed publishes of one bus at a time
-RETRY_MAX_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +18,8 @@ class BusTimings:
     consumers_check_s: float = (
         10.0  # how often the broker is asked whether it still knows our consumers
     )
+    retry_min_s: float = 0.5  # a message that its handler could not take goes back after this pause
+    retry_max_s: float = 15.0
     # AMQP heartbeat of 5 s: silence is noticed after (heartbeat + 1) * 3.
     heartbeat_s: int = 5
 
@@ -28,16 +29,26 @@ class BusTimings:
         return (self.heartbeat_s + 1) * 3.0
 
 
+class Clock(Protocol):
+    """What a bus needs of the service's clock."""
+
+    def monotonic(self) -> float: ...
+
+    def new_id(self) -> str: ...
+
+    def jitter(self) -> float: ...
+
+
 def backoff_s(failures: int, jitter: float, timings: BusTimings) -> float:
-    """Pause before the next attempt: between the minimum and a ceiling that doubles up to the maximum."""
+    """Pause before the next attempt: from the minimum up to a ceiling that doubles each time."""
     low = min(timings.backoff_min_s, timings.backoff_max_s)
     high = min(timings.backoff_max_s, timings.backoff_min_s * 2.0 ** min(failures + 1, 16))
     return low + (high - low) * jitter
 
 
-def retry_s(returns: int) -> float:
+def retry_s(returns: int, timings: BusTimings) -> float:
     """How long a message stays with its consumer before it goes back to the queue.
 
-    It grows with each return, so that the delivery limit is not used up by a database restart.
+    It grows with each return, so that the delivery limit is not used up by a database's restart.
     """
-    return float(min(RETRY_MAX_S, 0.5 * 2 ** min(returns, 16)))
+    return min(timings.retry_max_s, timings.retry_min_s * 2.0 ** min(returns, 16))

@@ -220,7 +220,7 @@ class RabbitMQ:
 
     async def set_alarm(self, *, on: bool) -> None:
         """The memory alarm: while on, the broker blocks every connection that publishes."""
-        await self.ctl("set_vm_memory_high_watermark", "absolute", "1KB" if on else "1GB")
+        await self.ctl("set_vm_memory_high_watermark", "absolute", "1kB" if on else "1GB")
 
     def _write_configuration(self) -> None:
         cookie = self.directory / ".erlang.cookie"

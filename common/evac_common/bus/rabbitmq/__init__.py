@@ -1,0 +1,5 @@
+"""The bus on RabbitMQ (aio-pika), supervised by ourselves."""
+
+from evac_common.bus.rabbitmq.client import RabbitBus
+
+__all__ = ["RabbitBus"]
