@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import RowMapping, Select, delete, select, update
 
-from evac_common.bus.port import Bus, Outgoing
+from evac_common.bus.port import BusHealth, Outgoing
 from evac_common.errors import BusRefused, BusUnavailable, StoreUnavailable, Unroutable
 from evac_common.service.clock import Clock
 from evac_common.service.periodic import Wake, periodically
@@ -53,10 +53,18 @@ class _OutboxWake(Wake):
         self._event = store.outbox_wake
 
 
+class Publisher(Protocol):
+    """The part of a bus that a relay needs."""
+
+    def health(self) -> BusHealth: ...
+
+    async def publish(self, message: Outgoing) -> None: ...
+
+
 class Relay:
     """Publishes what this store's service put into its outbox."""
 
-    def __init__(self, store: Store, bus: Bus, clock: Clock, *, window: int = WINDOW) -> None:
+    def __init__(self, store: Store, bus: Publisher, clock: Clock, *, window: int = WINDOW) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
