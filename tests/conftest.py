@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Generator
 
 import pytest
@@ -10,6 +12,13 @@ from hypothesis import settings
 # A busy machine with two cores is slow now and then: time limits are pytest's business.
 settings.register_profile("evac", deadline=None)
 settings.load_profile("evac")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """A test without a loop gets none: looptime would have one made that nobody closes."""
+    if isinstance(item, pytest.Function) and not inspect.iscoroutinefunction(item.obj):
+        asyncio.set_event_loop(None)
 
 
 @pytest.hookimpl(wrapper=True)
