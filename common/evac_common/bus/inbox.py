@@ -1,9 +1,9 @@
 """From deliveries to typed messages: the one place that decides whether a message may be believed.
 
 Who may send a message follows from its declared writer: a report or a heartbeat must come from the
-broker user of the node in its body, whatever a controller writes from that controller's user, a request
-from any user the broker vouches for. What is not believed is never handled: it goes to the dead-letter
-exchange (heartbeats: nowhere), with its digest in the log and a count.
+broker user of the node in its body, whatever a controller writes from that controller's user, a
+request from any user the broker vouches for. What is not believed is never handled: it goes to the
+dead-letter exchange (heartbeats: nowhere), with its digest in the log and a count.
 """
 
 from __future__ import annotations

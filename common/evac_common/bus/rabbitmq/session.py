@@ -159,10 +159,20 @@ class Session:
             return declared.declaration_result.consumer_count or 0
 
 
+class _Connection(aio_pika.Connection):
+    def __del__(self) -> None:
+        """Nothing: whoever opened it closes it.
+
+        The library would start a task here, while objects are being collected, perhaps in no loop.
+        """
+
+
 async def _connect(url: str, name: str, timings: BusTimings) -> AbstractConnection:
     async with within(timings.call_limit_s, "connect"):
         return await aio_pika.connect(
-            with_heartbeat(url, timings.heartbeat_s), client_properties={"connection_name": name}
+            with_heartbeat(url, timings.heartbeat_s),
+            client_properties={"connection_name": name},
+            connection_class=_Connection,
         )
 
 
