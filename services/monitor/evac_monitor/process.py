@@ -29,6 +29,7 @@ class Monitor:
     sweep_wake: Wake = field(default_factory=Wake)
     fence_wake: Wake = field(default_factory=Wake)
     prepared: bool = False  # the flags row exists; until then nothing can be judged
+    doomed: bool = True  # some node is in fencing or blocked, as far as the last tick saw
     told_ready: bool = False
     held: dict[tuple[str, datetime], set[str]] = field(default_factory=dict)
     log: Any = field(default_factory=lambda: structlog.get_logger().bind(service="monitor"))

@@ -198,14 +198,19 @@ async def _still_alive(
 
 
 async def _say_once(tx: Transaction, node: NodeRow, action: str, why: str) -> bool:
-    """Once per cause, while the node stays in its state."""
-    audit = outbox.audit
+    """Once per cause, until the node has registered successfully in between."""
+    audit, event = outbox.audit, outbox.event
+    registered_at = await tx.scalar(
+        select(func.max(event.c.created_at)).where(
+            event.c.subject == node.node_id, event.c.name == events.NodeRegistered.name
+        )
+    )
     said = await tx.scalar(
         select(func.count()).where(
             audit.c.subject == node.node_id,
             audit.c.action == action,
             audit.c.reason == why,
-            audit.c.created_at >= node.since,
+            *([audit.c.created_at >= registered_at] if registered_at is not None else []),
         )
     )
     if said:

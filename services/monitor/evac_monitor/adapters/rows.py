@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import RowMapping, Select, func, select, update
+from sqlalchemy import RowMapping, Select, bindparam, func, select, update
 
 from evac_common.messages import events
 from evac_common.model.states import NodeState
@@ -18,19 +18,20 @@ _STATE, _SPEC, _FACTS = nodes.node_state, intent.node_spec, nodes.node_facts
 ACTOR = "evac-monitor"
 
 
-def select_nodes() -> Select[Any]:
-    """All states, with what enrolment and the first registration say."""
-    return select(
-        _STATE,
-        func.coalesce(_SPEC.c.name, _STATE.c.node_id).label("name"),
-        func.coalesce(_SPEC.c.dmi_uuid, _FACTS.c.dmi_uuid).label("dmi_uuid"),
-        _SPEC.c.power,
-        _SPEC.c.power_secret,
-    ).select_from(
-        _STATE.outerjoin(_SPEC, _SPEC.c.id == _STATE.c.node_id).outerjoin(
-            _FACTS, _FACTS.c.node_id == _STATE.c.node_id
-        )
+#: All states, with what enrolment and the first registration say.
+NODES: Final[Select[Any]] = select(
+    _STATE,
+    func.coalesce(_SPEC.c.name, _STATE.c.node_id).label("name"),
+    func.coalesce(_SPEC.c.dmi_uuid, _FACTS.c.dmi_uuid).label("dmi_uuid"),
+    _SPEC.c.power,
+    _SPEC.c.power_secret,
+).select_from(
+    _STATE.outerjoin(_SPEC, _SPEC.c.id == _STATE.c.node_id).outerjoin(
+        _FACTS, _FACTS.c.node_id == _STATE.c.node_id
     )
+)
+_ONE_NODE: Final = NODES.where(_STATE.c.node_id == bindparam("id_"))
+_FLAGS: Final = select(nodes.cluster_flags).where(nodes.cluster_flags.c.id == 1)
 
 
 def node_row(row: RowMapping) -> NodeRow:
@@ -53,12 +54,12 @@ def node_row(row: RowMapping) -> NodeRow:
 
 
 async def find_node(tx: Transaction, node_id: str) -> NodeRow | None:
-    row = await tx.row(select_nodes().where(_STATE.c.node_id == node_id))
+    row = await tx.row(_ONE_NODE, {"id_": node_id})
     return node_row(row) if row is not None else None
 
 
 async def read_flags(tx: Transaction) -> Flags | None:
-    row = await tx.row(select(nodes.cluster_flags).where(nodes.cluster_flags.c.id == 1))
+    row = await tx.row(_FLAGS)
     if row is None:
         return None
     return Flags(

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import and_, delete, exists, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, select, update
 
 from evac_common.errors import Conflict, StoreUnavailable
 from evac_common.messages import events
 from evac_common.messages.reports import Registered, SessionApplied
 from evac_common.model.states import NodeState, ProofKind
 from evac_common.store import intent, nodes, placement
+from evac_common.store.columns import UtcTime
 from evac_common.store.engine import Store
 from evac_common.store.transaction import Transaction
 from evac_monitor.adapters import attempts, flags, proving, registering, rows, wishes
@@ -24,6 +25,22 @@ from evac_monitor.core.wishes import ClusterVerb, Refuse, Succeed
 from evac_monitor.ports import ClusterWish, Doomed, Flags, Handled, NodeRow, NodeWish, Snapshot
 
 _STATE = nodes.node_state
+_PROOF = nodes.proof_node
+
+# Read several times a second, so made once.
+_ALL_NODES: Final = rows.NODES.order_by(_STATE.c.node_id)
+_DOOMED: Final = rows.NODES.where(
+    _STATE.c.state.in_((NodeState.FENCING.value, NodeState.BLOCKED.value))
+).order_by(_STATE.c.since, _STATE.c.node_id)
+_POWERED_OFF: Final = (
+    select(_PROOF.c.node_id, func.max(_PROOF.c.created_at).label("at"))
+    .where(
+        _PROOF.c.kind == ProofKind.POWER.value,
+        _PROOF.c.actor == rows.ACTOR,
+        _PROOF.c.created_at > bindparam("since", type_=UtcTime),
+    )
+    .group_by(_PROOF.c.node_id)
+)
 
 
 class StoreRecords:
@@ -50,20 +67,13 @@ class StoreRecords:
             await flags.probe(tx)
 
     async def snapshot(self, *, window_s: float) -> Snapshot:
-        proof = nodes.proof_node
         async with self._store.read() as tx:
             known = await rows.read_flags(tx)
             if known is None:
                 raise StoreUnavailable("the cluster's flags are not there yet")
-            found = await tx.rows(rows.select_nodes().order_by(_STATE.c.node_id))
+            found = await tx.rows(_ALL_NODES)
             powered_off = await tx.rows(
-                select(proof.c.node_id, func.max(proof.c.created_at).label("at"))
-                .where(
-                    proof.c.kind == ProofKind.POWER.value,
-                    proof.c.actor == rows.ACTOR,
-                    proof.c.created_at > tx.now - timedelta(seconds=window_s),
-                )
-                .group_by(proof.c.node_id)
+                _POWERED_OFF, {"since": tx.now - timedelta(seconds=window_s)}
             )
             return Snapshot(
                 now=tx.now,
@@ -192,13 +202,8 @@ class StoreRecords:
             return False
 
     async def doomed(self) -> Sequence[Doomed]:
-        states = (NodeState.FENCING.value, NodeState.BLOCKED.value)
         async with self._store.read() as tx:
-            found = await tx.rows(
-                rows.select_nodes()
-                .where(_STATE.c.state.in_(states))
-                .order_by(_STATE.c.since, _STATE.c.node_id)
-            )
+            found = await tx.rows(_DOOMED)
             doomed = []
             for row in found:
                 node = rows.node_row(row)

@@ -36,7 +36,7 @@ class Fencer:
 
     async def step(self) -> None:
         """Look at every doomed node once."""
-        if not self._monitor.prepared:
+        if not self._monitor.prepared or not self._monitor.doomed:
             return
         for doomed in await self._monitor.records.doomed():
             await self._advance(doomed)

@@ -53,6 +53,7 @@ async def _node_wish(monitor: Monitor, wish: NodeWish, node: NodeRow | None) -> 
                 else await monitor.records.confirm_down(node, wish)
             )
             if done:
+                monitor.doomed = True
                 monitor.fence_wake.set()
                 monitor.log.warning(
                     "operator", verb=wish.verb, node=node.name, actor=wish.actor, why=wish.reason

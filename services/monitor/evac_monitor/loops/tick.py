@@ -31,6 +31,9 @@ async def tick(monitor: Monitor) -> None:
     if not monitor.prepared:
         return
     seen = await _look(monitor)
+    monitor.doomed = any(
+        node.state in (NodeState.FENCING, NodeState.BLOCKED) for node in seen.snapshot.nodes
+    )
     policy = monitor.settings.suspicion
     view = suspicion.View(
         now_s=seen.now_s,
@@ -105,6 +108,7 @@ async def _cut_off_one(monitor: Monitor, seen: _Seen, overdue: Sequence[suspicio
         node, why = seen.nodes[overdue[0].node_id], overdue[0].why
         if await monitor.records.begin_fencing(node, seen.snapshot.flags, answers, why):
             monitor.log.warning("fencing begins", node=node.name, why=why)
+            monitor.doomed = True
             monitor.fence_wake.set()
         return
     for late in overdue:
