@@ -13,7 +13,9 @@ class EvacError(Exception):
     """Something evac refused or failed to do."""
 
     code: ClassVar[str] = "evac.error"
-    expected: ClassVar[bool] = False  # True: the caller's mistake or the weather; one log line, no traceback
+    expected: ClassVar[bool] = (
+        False  # True: the caller's mistake or the weather; one log line, no traceback
+    )
 
     def __init__(self, message: str | None = None, **context: Any) -> None:
         self.message = message or (type(self).__doc__ or self.code).strip().splitlines()[0]
@@ -37,7 +39,8 @@ class Retryable(EvacError):
 class InvalidInput(EvacError):
     """A value from outside breaks a rule.
 
-    `field` is the path of the value (`disks[0].pool`), `value` what was given, `rule` what it must obey.
+    `field` is the path of the value (`disks[0].pool`), `value` what was given, `rule` what it must
+    obey.
     """
 
     code = "input.invalid"
@@ -69,7 +72,7 @@ class UnknownVersion(DecodeError):
 
 
 class BusUnavailable(Retryable):
-    """The broker cannot be reached, or did not answer in time: whether the message arrived is unknown."""
+    """The broker cannot be reached or did not answer in time: the outcome is unknown."""
 
     code = "bus.unavailable"
 
@@ -88,7 +91,7 @@ class Unroutable(EvacError):
 
 
 class BusRefused(EvacError):
-    """The broker refused the operation (permissions, a forged user_id, a conflicting declaration)."""
+    """The broker refused: permissions, a forged user_id, a conflicting declaration."""
 
     code = "bus.refused"
 

@@ -1,7 +1,7 @@
 """`evac-lab`: whole clusters on one machine.
 
-Exit codes: 0 as expected, 1 an expectation or an invariant does not hold, 2 the command or the file is
-wrong, 3 this machine cannot run it (root, programs).
+Exit codes: 0 as expected, 1 an expectation or an invariant does not hold, 2 the command or the
+file is wrong, 3 this machine cannot run it (root, programs).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the service
 
 
 def _logs(verbose: bool) -> None:
-    """The services' logs go to stderr when asked for; what a person wants to see is the lab's log."""
+    """The services' logs go to stderr when asked for; people want to see the lab's log."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.DEBUG if verbose else logging.CRITICAL

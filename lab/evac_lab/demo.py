@@ -1,7 +1,7 @@
 """`make demo`: a cluster appears, a node is cut off, its instances come back; all in one process.
 
-The services are the real ones, on the embedded bus, with the default timings on virtual time. The clock
-runs fast while nothing happens and slowly enough to watch while something does.
+The services are the real ones, on the embedded bus, with the default timings on virtual time. The
+clock runs fast while nothing happens and slowly enough to watch while something does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def demo(
     """Show the demo; 0 if everything came back and nothing ran twice, else 1."""
     file = scenario()
     console.print(
-        "evac: four services on an embedded bus and virtual time. A node loses its network; its guests "
-        "run on until its BMC cuts the power; only then are they started elsewhere.\n",
+        "evac: four services on an embedded bus and virtual time. A node loses its network; "
+        "its guests run on until its BMC cuts the power; only then are they started elsewhere.\n",
         highlight=False,
     )
     with View(console) as view:

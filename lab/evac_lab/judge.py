@@ -1,7 +1,7 @@
 """The judge: from what the hypervisors did, did anything run twice, and was anything lost?
 
-Shares nothing with the services: it knows intervals of execution and what users wanted, no ledger, no
-epochs, no states. Both kinds of lab feed it; so do the tests that kill real processes.
+Shares nothing with the services: it knows intervals of execution and what users wanted, no ledger,
+no epochs, no states. Both kinds of lab feed it; so do the tests that kill real processes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """One life of a guest on one node, by that node's hypervisor. Times in seconds, one clock for all."""
+    """One life of a guest, by its node's hypervisor. Times in seconds, one clock for all."""
 
     instance: str
     node: str

@@ -1,6 +1,7 @@
 """Public events as lines for people: the log that both kinds of lab print.
 
-Only state changes and decisions become lines, so unrelated changes of the program do not change them.
+Only state changes and decisions become lines, so unrelated changes of the program do not change
+them.
 """
 
 from __future__ import annotations

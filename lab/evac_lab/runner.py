@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import httpx2
@@ -24,8 +24,8 @@ from evac_lab.scenario.reading import Scenario
 from evac_lab.scenario.timeline import End, Kill, Network, Power
 from evac_lab.view import InstanceRow, NodeRow, Picture
 
-# `on: n1` means: epoch 1 is created there. The lab says so through the public API: every node carries
-# this label, and an instance is applied first with a selector for it, then, once it runs, without.
+# `on: n1` means: epoch 1 is created there. The lab says so through the public API: every node
+# carries this label; an instance is applied with a selector for it and, once it runs, without.
 ON_LABEL: Final = "evac-lab/node"
 
 
@@ -104,7 +104,7 @@ class Runner:
     poll_s: float = 0.5
     at_action: Callable[[str], None] = lambda _text: None
     _zero_s: float = 0.0
-    _zero: datetime = datetime.min
+    _zero: datetime = field(default_factory=lambda: datetime.fromtimestamp(0, UTC))
     _last_event: int = 0
     _events: list[Mapping[str, Any]] = field(default_factory=list)
     _lines: list[Line] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md's table of owners is the truth: compared with the store modules and the registry."""
+"""ARCHITECTURE.md's table of owners, compared with the store modules and the registry."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def test_every_message_stands_with_its_one_writer(writer: str) -> None:
     rows = {key.removesuffix(" (outside)"): value for key, value in _rows().items()}
 
     assert rows[writer][1] == {
-        f"{message.family.value} {message.name}" for message in declared() if message.writer == writer
+        f"{message.family.value} {message.name}"
+        for message in declared()
+        if message.writer == writer
     }
 
 

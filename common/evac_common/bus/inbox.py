@@ -1,9 +1,7 @@
-"""From deliveries to typed messages: the one place that decides whether a message may be believed.
+"""From what the bus delivers to typed messages, and back: the one place where both meet.
 
-Who may send a message follows from its declared writer: a report or a heartbeat must come from the
-broker user of the node in its body, whatever a controller writes from that controller's user, a
-request from any user the broker vouches for. What is not believed is never handled: it goes to the
-dead-letter exchange (heartbeats: nowhere), with its digest in the log and a count.
+Whatever arrives, a handler sees only a message of a known version from somebody who may send it.
+Everything else goes to the dead letters; the log line has its digest, never its content.
 """
 
 from __future__ import annotations
@@ -17,80 +15,99 @@ from prometheus_client import Counter
 
 from evac_common.bus.port import Delivery, Handler, Outgoing, Verdict
 from evac_common.errors import DecodeError, UnknownVersion
+from evac_common.messages import catalogue  # noqa: F401 - every message must be known to decode it
 from evac_common.messages.codec import BODY_BYTES_MAX, Envelope, decode, encode
 from evac_common.messages.registry import Family, Message
-from evac_common.model.identity import API_USER, MONITOR_USER, SCHEDULER_USER, node_user
+from evac_common.model.identity import CONTROLLER_USERS, node_of_user, node_user
 
-REFUSED = Counter(
-    "evac_bus_messages_refused_total", "Messages that were not believed, by reason.", ["why"]
+REFUSED: Final = Counter(
+    "evac_bus_refused_total",
+    "Messages that were not accepted, by family and reason.",
+    ["family", "reason"],
 )
 
+_WHY_CHARS_MAX: Final = 300
+
+#: Says why this user may not have sent this message; None: it may. `user_id` is the broker's word.
+SenderRule = Callable[[Message, str], str | None]
 TypedHandler = Callable[[Envelope, Any], Awaitable[Verdict]]
 
-_CONTROLLERS: Final = {"api": API_USER, "scheduler": SCHEDULER_USER, "monitor": MONITOR_USER}
 
-
-def sender_problem(message: Message, user_id: str | None) -> str | None:
-    """Why this user may not have sent this message; None when it may."""
-    if user_id is None:
-        return "it carries no user_id that the broker vouches for"
-    if message.writer == "tools":
+def node_of_body(message: Message, user_id: str) -> str | None:
+    """For reports and heartbeats: the user is the node that the body speaks for."""
+    claimed = getattr(message, "node_id", None)
+    if claimed is not None and user_id == node_user(claimed):
         return None
-    if message.writer == "compute":
-        expected = node_user(str(getattr(message, "node_id", "")))
-    else:
-        expected = _CONTROLLERS[message.writer]
-    return None if user_id == expected else f"user {user_id} is not {expected}"
+    return "the sender is not the node of the body"
 
 
-def receive(handlers: Mapping[type[Message], TypedHandler]) -> Handler:
-    """A handler for deliveries that calls the handler of the message's class.
+def its_writer(message: Message, user_id: str) -> str | None:
+    """For commands: the user is the one service that writes this message."""
+    if user_id == f"evac-{message.writer}":
+        return None
+    return f"only evac-{message.writer} sends this"
 
-    Undecodable, oversized or over-nested bodies, unknown versions, classes without a handler, and
-    messages of the wrong sender are refused.
+
+def controllers_only(message: Message, user_id: str) -> str | None:
+    """For events between services: any of the controllers."""
+    return None if user_id in CONTROLLER_USERS else "the sender is not a controller"
+
+
+def any_known_user(message: Message, user_id: str) -> str | None:
+    """For requests: any user of the broker that is not a node."""
+    return "nodes send no requests" if node_of_user(user_id) is not None else None
+
+
+def declared_writer(message: Message, user_id: str) -> str | None:
+    """The rule for everything: whoever the message's class declares as its writer."""
+    match message.writer:
+        case "compute":
+            return node_of_body(message, user_id)
+        case "tools":
+            return any_known_user(message, user_id)
+        case _:
+            return its_writer(message, user_id)
+
+
+def receive(
+    handlers: Mapping[type[Any], TypedHandler],
+    *,
+    sender: SenderRule = declared_writer,
+) -> Handler:
+    """A handler for `Bus.consume` that checks a delivery and calls the handler of its type.
+
+    What fails a check is logged with its digest, counted by reason and rejected; heartbeats, which
+    come by the thousand, are dropped and counted, not logged. A message of a known type without a
+    handler is nobody's business here and is acked.
     """
 
     async def handle(delivery: Delivery) -> Verdict:
         try:
             envelope, message = decode(delivery.headers, delivery.content_type, delivery.body)
         except DecodeError as error:
-            return refuse(delivery, _kind(error, delivery), error.message)
-        if (problem := sender_problem(message, delivery.user_id)) is not None:
-            return refuse(delivery, "sender", problem)
+            return refuse(delivery, _kind(delivery, error), str(error))
+        if delivery.user_id is None:
+            return refuse(delivery, "no_sender", "no user_id")
+        why = sender(message, delivery.user_id)
+        if why is not None:
+            return refuse(delivery, "wrong_sender", why)
         handler = handlers.get(type(message))
         if handler is None:
-            return refuse(delivery, "unexpected", f"{message.type()} is not for this queue")
-        return await handler(envelope, message)
+            return Verdict.ACK
+        with structlog.contextvars.bound_contextvars(message_type=message.type()):
+            return await handler(envelope, message)
 
     return handle
 
 
-def refuse(delivery: Delivery, why: str, detail: str) -> Verdict:
-    """Log, count and give up a delivery. The body is named by its digest, never shown."""
-    REFUSED.labels(why).inc()
-    structlog.get_logger().warning(
-        "message refused",
-        why=detail,
-        digest=hashlib.sha256(delivery.body).hexdigest()[:16],
-        size_bytes=len(delivery.body),
-        exchange=delivery.exchange,
-        routing_key=delivery.routing_key,
-        user_id=delivery.user_id,
-    )
-    # A dead heartbeat is worth nothing to anybody.
-    return Verdict.ACK if delivery.exchange == Family.HEARTBEAT.exchange else Verdict.REJECT
-
-
-def _kind(error: DecodeError, delivery: Delivery) -> str:
-    if isinstance(error, UnknownVersion):
-        return "version"
-    return "size" if len(delivery.body) > BODY_BYTES_MAX else "undecodable"
-
-
 def outgoing(message: Message, envelope: Envelope) -> Outgoing:
-    """What the bus is given to publish. Heartbeats are fire-and-forget, all else is confirmed."""
+    """The message as the bus takes it. Raises ValueError when it breaks the limits of readers.
+
+    Heartbeats are neither confirmed nor mandatory. Everything else is both, events too: the stream
+    takes every event, and as long as it does not exist the event waits in its outbox.
+    """
     wire = encode(message, envelope)
-    lasting = message.family is not Family.HEARTBEAT
+    is_kept = message.family is not Family.HEARTBEAT
     return Outgoing(
         exchange=message.family.exchange,
         routing_key=message.routing_key(),
@@ -98,6 +115,30 @@ def outgoing(message: Message, envelope: Envelope) -> Outgoing:
         content_type=wire.content_type,
         body=wire.body,
         message_id=envelope.id,
-        confirm=lasting,
-        mandatory=lasting,
+        confirm=is_kept,
+        mandatory=is_kept,
     )
+
+
+def _kind(delivery: Delivery, error: DecodeError) -> str:
+    if len(delivery.body) > BODY_BYTES_MAX:
+        return "too_large"
+    return "unknown_version" if isinstance(error, UnknownVersion) else "undecodable"
+
+
+def refuse(delivery: Delivery, reason: str, why: str) -> Verdict:
+    """Count and log a delivery that is not accepted, by its digest; the verdict that ends it."""
+    beat = delivery.exchange == Family.HEARTBEAT.exchange
+    REFUSED.labels(delivery.exchange.removeprefix("evac."), reason).inc()
+    if not beat:
+        structlog.get_logger().warning(
+            "message refused",
+            reason=reason,
+            why=why[:_WHY_CHARS_MAX],
+            digest=hashlib.sha256(delivery.body).hexdigest()[:16],
+            bytes=len(delivery.body),
+            exchange=delivery.exchange,
+            routing_key=delivery.routing_key,
+            user_id=delivery.user_id,
+        )
+    return Verdict.ACK if beat else Verdict.REJECT

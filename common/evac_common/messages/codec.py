@@ -24,7 +24,8 @@ from evac_common.messages.registry import Message, lookup
 CONTENT_TYPE: Final = "application/msgpack"
 BODY_BYTES_MAX: Final = 1024 * 1024
 DEPTH_MAX: Final = 8
-ITEMS_MAX: Final = 10_000
+ITEMS_MAX: Final = 10_000  # in one array or map
+ITEMS_TOTAL_MAX: Final = 200_000  # in all of a body: a full inventory has about half of it
 STRING_BYTES_MAX: Final = 256 * 1024
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
@@ -68,10 +69,15 @@ class _Msgpack:
 
 
 def encode(message: Message, envelope: Envelope) -> Wire:
-    """The wire form of a message. Raises ValueError if it would break the limits a reader enforces."""
+    """The wire form of a message. Raises ValueError above the limits a reader enforces."""
     body: bytes = msgpack.packb(message.model_dump(mode="json"), use_bin_type=True)
     if len(body) > BODY_BYTES_MAX:
         raise ValueError(f"{message.type()}: body of {len(body)} bytes, at most {BODY_BYTES_MAX}")
+    if len(body) > ITEMS_MAX:  # a smaller one cannot break a limit of its readers
+        try:
+            unpack(body)
+        except DecodeError as error:
+            raise ValueError(f"{message.type()}: no reader would accept it: {error}") from error
     attributes: dict[str, Any] = {
         "id": envelope.id,
         "source": envelope.source,
@@ -118,21 +124,45 @@ def decode(
 
 
 def unpack(body: bytes) -> Any:
-    """The plain value of a msgpack body, within the limits. Raises DecodeError."""
+    """The plain value of a msgpack body, within the limits. Raises DecodeError.
+
+    Items are counted while they are unpacked: a small body of very many empty maps ends early.
+    """
+    left = ITEMS_TOTAL_MAX
+
+    def count(items: int) -> None:
+        nonlocal left
+        left -= items + 1
+        if left < 0:
+            raise DecodeError("body has too many items", items_max=ITEMS_TOTAL_MAX)
+
+    def as_list(items: list[Any]) -> list[Any]:
+        count(len(items))
+        return items
+
+    def as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        count(len(pairs))
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            raise DecodeError("a map has a key twice")
+        return value
+
     try:
         value = msgpack.unpackb(
             body,
             raw=False,
             strict_map_key=True,
+            list_hook=as_list,
+            object_pairs_hook=as_dict,
             max_str_len=STRING_BYTES_MAX,
             max_bin_len=STRING_BYTES_MAX,
             max_array_len=ITEMS_MAX,
             max_map_len=ITEMS_MAX,
             max_ext_len=0,
         )
-    except (
-        Exception
-    ) as error:  # msgpack raises ValueError, TypeError, OverflowError, StackError ...
+    except DecodeError:
+        raise
+    except Exception as error:  # ValueError, TypeError, OverflowError, StackError: all mean this
         raise DecodeError(f"body is not msgpack: {type(error).__name__}") from error
     _check(value, DEPTH_MAX)
     return value

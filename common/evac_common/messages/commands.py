@@ -1,7 +1,8 @@
 """Commands: imperatives from the controllers to one node.
 
-Each is bound to a session (`term`, `incarnation`); a node in another session refuses it. A duplicate,
-a late or a reordered command is harmless: epoch, run and tombstone decide on the node, not the queue.
+Each is bound to a session (`term`, `incarnation`); a node in another session refuses it. A
+duplicate, a late or a reordered command is harmless: epoch, run and tombstone decide on the node,
+not the queue.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from evac_common.messages.registry import Family, Message
+from evac_common.messages.registry import Family, Message, Part
 from evac_common.model.identity import Gen, Id, Name, node_user
 from evac_common.model.manifest import Mac
 from evac_common.model.states import PoolKind
@@ -36,8 +37,8 @@ class Command(Message, family=Family.COMMAND, writer="scheduler"):
 class Session(Command, name="session", writer="monitor"):
     """Opens a session: what the node may keep, and what was taken away from it. Starts nothing.
 
-    Sent by the monitor only. Domains named in `superseded` with an epoch not above the one given are
-    destroyed; every other domain that is not in `allowed` is quarantined.
+    Sent by the monitor only. Domains named in `superseded` with an epoch not above the one given
+    are destroyed; every other domain that is not in `allowed` is quarantined.
     """
 
     allowed: dict[Id, int] = Field(
@@ -49,12 +50,12 @@ class Session(Command, name="session", writer="monitor"):
     )
     proven_dead: bool = Field(
         default=False,
-        description="This incarnation is proven dead: nothing may be started; once the node is empty it "
+        description="This incarnation is proven dead: nothing may be started; once empty, the node "
         "raises its incarnation and registers again.",
     )
 
 
-class DiskSpec(Message):
+class DiskSpec(Part):
     """A disk, resolved: where the node finds it."""
 
     pool_kind: PoolKind
@@ -64,12 +65,12 @@ class DiskSpec(Message):
     shareable: bool = False
 
 
-class NicSpec(Message):
+class NicSpec(Part):
     bridge: str = Field(max_length=15)
     mac: Mac
 
 
-class InstanceSpec(Message):
+class InstanceSpec(Part):
     """All that a node needs to build the domain."""
 
     name: Name
@@ -85,7 +86,7 @@ class OfInstance(Command):
 
 
 class Start(OfInstance, name="start"):
-    """Start this instance under this epoch and run, unless the epoch is released or the run is not newer."""
+    """Start under this epoch and run, unless the epoch is released or the run is not newer."""
 
     run: int = Field(
         ge=1, description="Counter of starts within the epoch; only a higher one is executed."

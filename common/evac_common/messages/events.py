@@ -1,7 +1,7 @@
 """Events: public facts, in the past tense, for everyone. The routing key is name, then subject.
 
-Delivered at least once; ordered per subject as stored; replayed from the stream `evac.events` and from
-the api's event table. Between services an event is a nudge: the receiver re-reads its rows.
+Delivered at least once; ordered per subject as stored; replayed from the stream `evac.events` and
+from the api's event table. Between services an event is a nudge: the receiver re-reads its rows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class NodeRegistered(OfNode, name="node.registered"):
 
 
 class NodeRefused(OfNode, name="node.refused"):
-    """A registration was refused and waits for the operator (another DMI UUID, a lower incarnation)."""
+    """A registration waits for the operator: another DMI UUID, or a lower incarnation."""
 
     alarm: Literal[True] = True
 
@@ -72,7 +72,7 @@ class NodeFencing(OfNode, name="node.fencing"):
 
 
 class NodeBlocked(OfNode, name="node.blocked"):
-    """No automatic method could prove a node dead: a person must decide. Repeated every 5 minutes."""
+    """No automatic method proved a node dead: a person must decide. Said every 5 minutes."""
 
     incarnation: int
     alarm: Literal[True] = True
@@ -94,14 +94,14 @@ class NodeRebooted(OfNode, name="node.rebooted"):
 
 
 class NodeStillAlive(OfNode, name="node.fenced_alive"):
-    """An incarnation that was proven dead registered again: a proof was wrong, or a person vouched wrongly."""
+    """An incarnation that was proven dead registered again: the proof was wrong."""
 
     incarnation: int
     alarm: Literal[True] = True
 
 
 class FencingHeld(OfNode, name="node.fencing_held"):
-    """A node is silent long enough to be fenced, and a gate is shut; said once per gate and silence."""
+    """A node is silent long enough to be fenced and a gate is shut; said once per gate."""
 
     gate: str = Field(description="The gate that is shut.")
 
@@ -169,7 +169,8 @@ class InstanceStartFailed(OfInstance, name="instance.start_failed"):
     epoch: int
     kind: str
     alarm: bool = Field(
-        default=False, description="It fails for so long that a person should look (a lock is held)."
+        default=False,
+        description="It fails for so long that a person should look (a lock is held).",
     )
 
 
@@ -204,7 +205,7 @@ class DoubleRunSuspected(OfInstance, name="instance.double_run_suspected"):
 
 
 class InstanceQuarantined(OfInstance, name="instance.quarantined"):
-    """A node shows a domain that nobody allowed it; it is left running until an operator decides."""
+    """A node shows a domain that nobody allowed; it runs on until an operator decides."""
 
     node_id: Id
     node: str
@@ -268,7 +269,7 @@ class OfCluster(Event, writer="monitor"):
 
 
 class StormDeclared(OfCluster, name="cluster.storm"):
-    """Too much of the cluster looks dead: nothing is fenced automatically until an operator releases it."""
+    """Too much looks dead: nothing is fenced automatically until an operator releases it."""
 
     alarm: Literal[True] = True
     silent_nodes: list[str] = Field(max_length=10000)

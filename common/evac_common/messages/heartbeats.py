@@ -9,7 +9,7 @@ from evac_common.model.identity import Id, node_user
 
 
 class Heartbeat(Message, name="heartbeat", family=Family.HEARTBEAT, writer="compute"):
-    """The node's daemon is alive. Silence is measured by the monitor's own clock, never by `sent`."""
+    """The node's daemon is alive. Silence is measured by the monitor's own clock."""
 
     node_id: Id
     incarnation: int = Field(ge=1)

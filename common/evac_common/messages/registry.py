@@ -2,7 +2,8 @@
 
     class Down(Event, name="node.down", version=1): ...
 
-registers the class under `io.evac.event.node.down.v1`; a second class of that type is refused at import.
+registers the class under `io.evac.event.node.down.v1`; a second class of that type is refused at
+import.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ class Family(StrEnum):
         return f"evac.{self.value}"
 
 
-class Message(BaseModel):
-    """One kind of message. Readers ignore unknown fields and refuse unknown versions."""
+class Part(BaseModel):
+    """A piece of messages: fields that belong together and recur. Unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class Message(Part):
+    """One kind of message. Readers ignore unknown fields and refuse unknown versions."""
 
     family: ClassVar[Family]
     name: ClassVar[str]

@@ -1,7 +1,7 @@
 """Reports: facts from one node to the controllers. The broker user must be the node of the body.
 
-Only `Stopped` and `StartRefused` release an epoch, and both are sent after the tombstone is on disk.
-`CommandRefused` frees nothing.
+Only `Stopped` and `StartRefused` release an epoch, and both are sent after the tombstone is on
+disk. `CommandRefused` frees nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from evac_common.messages.registry import Family, Message
+from evac_common.messages.registry import Family, Message, Part
 from evac_common.model.identity import Gen, Id, node_user
 from evac_common.model.states import ExitReason
 
@@ -26,7 +26,7 @@ class Report(Message, family=Family.REPORT, writer="compute"):
         return self.node_id
 
 
-class DomainSeen(Message):
+class DomainSeen(Part):
     """A domain with evac's metadata, as the hypervisor shows it."""
 
     instance_id: Id
@@ -90,7 +90,7 @@ class StartErrorKind(StrEnum):
 
 
 class StartFailed(OfInstance, name="start_failed"):
-    """A start did not succeed and the epoch is kept: a higher run may try again here. Frees nothing."""
+    """A start failed, the epoch is kept: a higher run may try again here. Frees nothing."""
 
     run: int = Field(ge=1)
     kind: StartErrorKind
@@ -116,7 +116,7 @@ class Stopped(OfInstance, name="stopped"):
 
 
 class Exited(OfInstance, name="exited"):
-    """The guest ended by itself. The node still owns the epoch: a higher run may start it again here."""
+    """The guest ended by itself. The node keeps the epoch: a higher run may start it again."""
 
     run: int = Field(ge=0)
     reason: ExitReason

@@ -27,7 +27,7 @@ class OfNode(Request):
 
 
 class ReportNodeDown(OfNode, name="node.report_down"):
-    """An outside observer believes the node is down: the same as `node.fence`, a wish to fence it."""
+    """An outside observer believes the node is down: a wish to fence it, as `node.fence`."""
 
 
 class FenceNode(OfNode, name="node.fence"):

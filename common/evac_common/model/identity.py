@@ -41,7 +41,8 @@ class Gen:
     """The session of a node: the database's term and the node's incarnation.
 
     A command is obeyed only in the session it was issued for. Terms order sessions over a restored
-    database; proofs about a node compare incarnations only (a failover must not make rows unprovable).
+    database; proofs about a node compare incarnations only (a failover must not make rows
+    unprovable).
     """
 
     term: int

@@ -1,4 +1,4 @@
-"""What an operator declares: nodes, pools and instances, as `evac apply -f` and `/v1/apply` take them.
+"""What an operator declares: nodes, pools and instances, as `evac apply -f` takes them.
 
 One document has up to three sections, each a map from name to fields; a scenario of the lab is the
 same document with more keys:
@@ -78,7 +78,7 @@ class PoolManifest(Declared):
         min_length=1,
         max_length=1024,
         pattern=r"^[A-Za-z0-9/_.:@=,-]+$",
-        description="Directory (dir, nfs: where it is mounted), volume group, RBD pool, or host:port (nbd).",
+        description="Directory (dir, nfs), volume group, RBD pool, or host:port (nbd).",
     )
     lock_scope: LockScope = LockScope.NONE
     nodes: list[Name] = Field(

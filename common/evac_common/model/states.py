@@ -27,7 +27,7 @@ class ProofKind(StrEnum):
 
 
 class ReleaseKind(StrEnum):
-    """Why one epoch of one instance is surely over, said by its owner after its tombstone was on disk."""
+    """Why one epoch is surely over, said by its owner after its tombstone was on disk."""
 
     STOPPED = "stopped"
     START_REFUSED = "start_refused"

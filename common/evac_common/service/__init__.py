@@ -1,1 +1,1 @@
-"""What every service needs around its own work: clock, settings, logs, health, signals, periodic work."""
+"""What every service needs around its work: clock, settings, logs, health, periodic loops."""

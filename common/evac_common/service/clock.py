@@ -1,6 +1,7 @@
 """Time and chance, injected: the simulator gives services a virtual clock and seeded ids.
 
-Durations are measured with `monotonic` only. `now` is the wall clock: for people, deadlines and rows.
+Durations are measured with `monotonic` only. `now` is the wall clock: for people, deadlines and
+rows.
 """
 
 from __future__ import annotations
@@ -39,4 +40,4 @@ class SystemClock:
         return uuid.uuid4().hex
 
     def jitter(self) -> float:
-        return random.random()  # noqa: S311 - spreads retries; nothing secret
+        return random.random()

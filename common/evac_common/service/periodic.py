@@ -52,8 +52,8 @@ async def periodically(
 ) -> None:
     """Run `step` at once, then every `period_s` or when woken, for ever.
 
-    A `Retryable` (broker or database away) is logged when it begins and when it ends, and retried with
-    a growing pause; any other exception is logged with its traceback and counted.
+    A `Retryable` (broker or database away) is logged when it begins and when it ends, and retried
+    with a growing pause; any other exception is logged with its traceback and counted.
     """
     log = log or structlog.get_logger()
     wake = wake or Wake()

@@ -1,8 +1,8 @@
-"""The base of every service's settings: where values come from, profiles, errors that name the field.
+"""The base of every service's settings: where values come from, profiles, clear errors.
 
-Precedence, highest first: arguments of the constructor, environment `EVAC_<SERVICE>_<FIELD>`, files in
-the systemd credentials directory (secrets), the TOML file, the profile, the defaults. Unknown keys in
-the TOML file are refused.
+Precedence, highest first: arguments of the constructor, environment `EVAC_<SERVICE>_<FIELD>`,
+files in the systemd credentials directory (secrets), the TOML file, the profile, the defaults.
+Unknown keys in the TOML file are refused.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ async def run_service(
 ) -> None:
     """Run all tasks until `stop` is set, then cancel them and wait for their end.
 
-    Raises the first task's error (as an exception group) when one fails; systemd restarts the service.
+    Raises the first task's error (as an exception group) when one fails; systemd restarts the
+    service.
     """
     log = structlog.get_logger().bind(service=name)
     async with asyncio.TaskGroup() as group:

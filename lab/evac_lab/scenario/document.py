@@ -37,7 +37,7 @@ class ScenarioPool(PoolManifest):
 
 
 class ScenarioInstance(InstanceManifest):
-    """An instance, and the node on which its first epoch is created (unset: the scheduler chooses)."""
+    """An instance, and the node of its first epoch (unset: the scheduler chooses)."""
 
     on: Name | None = None
 

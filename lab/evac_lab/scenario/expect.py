@@ -56,8 +56,8 @@ def parse_expectation(line: str) -> Expectation:
             return NodeIs(node=node, state=NodeState(state))
         case _:
             raise NotUnderstood(
-                "expected `instance NAME running [on NODE]`, `instance NAME stopped`, `node NAME STATE` "
-                "or `no violations`"
+                "expected `instance NAME running [on NODE]`, `instance NAME stopped`, "
+                "`node NAME STATE` or `no violations`"
             )
 
 

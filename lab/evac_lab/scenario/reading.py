@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -108,56 +108,55 @@ def _lines(
     return found
 
 
+Use = tuple[Sequence[str | int], str, str | None]  # path, section, name (None: not given)
+
+
 def _unknown_names(
     document: ScenarioDocument,
     steps: Sequence[Step],
     expectations: Sequence[Expectation],
     yaml: Document,
 ) -> list[str]:
-    used: list[tuple[Sequence[str | int], str, str | None]] = []
-    for name, pool in document.pools.items():
-        used += [(["pools", name, "nodes", i], "nodes", node) for i, node in enumerate(pool.nodes)]
-    for name, instance in document.instances.items():
-        used.append((["instances", name, "on"], "nodes", instance.on))
-        used += [
-            (["instances", name, "disks", i, "pool"], "pools", disk.pool)
-            for i, disk in enumerate(instance.disks)
-        ]
-    for index, step in enumerate(steps):
-        match step.action:
-            case Power(node=node) | Network(node=node):
-                used.append((["timeline", index], "nodes", node))
-            case Kill(node=owner):
-                used.append((["timeline", index], "nodes", owner))
-            case End():
-                pass
-    for index, expectation in enumerate(expectations):
-        match expectation:
-            case InstanceRuns(instance=instance_name, node=target):
-                used.append((["expect", index], "instances", instance_name))
-                used.append((["expect", index], "nodes", target))
-            case InstanceStopped(instance=instance_name):
-                used.append((["expect", index], "instances", instance_name))
-            case NodeIs(node=node):
-                used.append((["expect", index], "nodes", node))
-            case _:
-                pass
+    used = [*_in_manifests(document), *_in_lines(steps, expectations)]
     declared: Mapping[str, Mapping[str, object]] = {
         "nodes": document.nodes,
         "pools": document.pools,
         "instances": document.instances,
     }
-    problems = [
-        f"{yaml.where(path)}: {name!r} is not declared under {section}"
-        for path, section, name in used
-        if name is not None and name not in declared[section]
+    rule = f"a setting is SERVICE.FIELD, SERVICE one of {', '.join(SERVICES)}"
+    return [
+        *(
+            f"{yaml.where(path)}: {name!r} is not declared under {section}"
+            for path, section, name in used
+            if name is not None and name not in declared[section]
+        ),
+        *(
+            f"{yaml.where(['settings', key])}: {rule}"
+            for key in document.settings
+            if key.partition(".")[0] not in SERVICES or not key.partition(".")[2]
+        ),
     ]
-    for key in document.settings:
-        if key.partition(".")[0] not in SERVICES or not key.partition(".")[2]:
-            problems.append(
-                f"{yaml.where(['settings', key])}: a setting is SERVICE.FIELD, SERVICE one of {', '.join(SERVICES)}"
-            )
-    return problems
+
+
+def _in_manifests(document: ScenarioDocument) -> Iterator[Use]:
+    for name, pool in document.pools.items():
+        for index, node in enumerate(pool.nodes):
+            yield ["pools", name, "nodes", index], "nodes", node
+    for name, instance in document.instances.items():
+        yield ["instances", name, "on"], "nodes", instance.on
+        for index, disk in enumerate(instance.disks):
+            yield ["instances", name, "disks", index, "pool"], "pools", disk.pool
+
+
+def _in_lines(steps: Sequence[Step], expectations: Sequence[Expectation]) -> Iterator[Use]:
+    for index, step in enumerate(steps):
+        if isinstance(step.action, Power | Network | Kill):
+            yield ["timeline", index], "nodes", step.action.node
+    for index, expectation in enumerate(expectations):
+        if isinstance(expectation, InstanceRuns | InstanceStopped):
+            yield ["expect", index], "instances", expectation.instance
+        if isinstance(expectation, InstanceRuns | NodeIs):
+            yield ["expect", index], "nodes", expectation.node
 
 
 def _order(steps: Sequence[Step], yaml: Document) -> list[str]:

@@ -12,7 +12,7 @@ START: Final = datetime(2026, 1, 1, tzinfo=UTC)  # any fixed moment: runs must n
 
 
 class VirtualClock:
-    """One per simulated process. Ids follow from seed, process and count, not from the order of processes."""
+    """One per process. Ids follow from seed, process and count, not from the order of events."""
 
     def __init__(self, loop: SeededLoop, *, seed: int, process: str) -> None:
         self._loop = loop

@@ -1,7 +1,8 @@
 """A whole cluster in one process: the services' real code, simulated hardware, virtual time.
 
-Every service is a process of its own, with its own bus connection, database connection and clock; it
-can be killed at any await. What must survive a kill (broker's disk, database file, machines) lives here.
+Every service is a process of its own, with its own bus connection, database connection and clock;
+it can be killed at any await. What must survive a kill (broker's disk, database file, machines)
+lives here.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from evac_monitor.settings import Settings as MonitorSettings
 from evac_scheduler import service as scheduler_service
 from evac_scheduler.settings import Settings as SchedulerSettings
 
-BMC_PASSWORD: Final = "simulated"  # noqa: S105 - of BMCs that exist only in memory
+BMC_PASSWORD: Final = "simulated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ class SimulatedCluster:
         for _ in range(600):
             await asyncio.sleep(0.1)
             with contextlib.suppress(httpx2.ConnectError):
-                if (await self.api.get("/readyz")).status_code == 200:  # noqa: PLR2004 - HTTP's OK
+                if (await self.api.get("/readyz")).status_code == 200:
                     return
         raise LabFailed("the simulated api was not ready after 60 s")
 

@@ -1,4 +1,4 @@
-"""The lab's way to the simulated api: HTTP requests in memory, carried out inside the api's process.
+"""The lab's way to the simulated api: HTTP in memory, carried out inside the api's process.
 
 When that process is killed in the middle of a request, the client sees what it would see of a dead
 server: a lost connection.

@@ -1,11 +1,12 @@
 """An event loop on virtual time whose order of callbacks follows from a seed.
 
-- The same seed gives the same interleaving, in any process and on any day; another seed, another one.
+- The same seed gives the same interleaving, in any process and on any day; another seed, another
+  one.
 - Waiting costs nothing: when nothing is ready the clock jumps to the next timer. `pace` slows that
   down for people who watch.
-- Every callback belongs to a process, a `(name, life)` pair in a context variable. `crash` drops all
-  that a process still has to do: none of its `finally` blocks run, as after a kill -9. Its coroutines
-  are kept until the end, because collecting them would run those blocks after all.
+- Every callback belongs to a process, a `(name, life)` pair in a context variable. `crash` drops
+all that a process still has to do: none of its `finally` blocks run, as after a kill -9. Its
+coroutines are kept until the end, because collecting them would run those blocks after all.
 - Threads and sockets are refused: what needs them is behind a port and has a simulated double.
 """
 
@@ -29,7 +30,7 @@ PROCESS: Final[contextvars.ContextVar[Process | None]] = contextvars.ContextVar(
 
 
 class LoopStuck(RuntimeError):
-    """Nothing is ready and no timer is armed, or the step limit was reached: the run cannot go on."""
+    """The run cannot go on: nothing is ready and no timer armed, or too many steps."""
 
 
 class _Waiting:
@@ -55,15 +56,15 @@ class _Waiting:
 class SeededLoop(asyncio.BaseEventLoop):
     """Run coroutines on virtual time, in an order drawn from `seed`.
 
-    `pace`: virtual seconds per real second; None: as fast as the machine can. `steps_max` bounds a run
-    that would never end.
+    `pace`: virtual seconds per real second; None: as fast as the machine can. `steps_max` bounds a
+    run that would never end.
     """
 
     def __init__(
         self, seed: int, *, pace: float | None = None, steps_max: int = 50_000_000
     ) -> None:
         super().__init__()
-        self.random = random.Random(seed)  # noqa: S311 - a simulation's order, nothing secret
+        self.random = random.Random(seed)
         self.pace = pace
         self.steps = 0
         self._steps_max = steps_max
@@ -112,7 +113,7 @@ class SeededLoop(asyncio.BaseEventLoop):
     def is_dead(self, process: Process | None) -> bool:
         return process in self._dead
 
-    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:  # type: ignore[override] # kept generic over 3.11-3.14
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = super().create_task(coro, **options)
         self._kept.append(task)
         if len(self._kept) > 2 * self._kept_after_pruning + 1000:
@@ -123,16 +124,16 @@ class SeededLoop(asyncio.BaseEventLoop):
     def close_quietly(self) -> None:
         """End the run and let go of what is left.
 
-        Only now, when everything has been judged, are the coroutines of the dead closed; whatever their
-        clean-up still tries to do finds no loop and is nobody's concern.
+        Only now, when everything has been judged, are the coroutines of the dead closed; whatever
+        their clean-up still tries to do finds no loop and is nobody's concern.
         """
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         for task in self._kept:
-            task._log_destroy_pending = False  # type: ignore[attr-defined] # ended on purpose
+            setattr(task, "_log_destroy_pending", False)  # noqa: B010 - ended on purpose
             if not task.done():
                 with contextlib.suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr] # tasks are made of coroutines
+                    task.get_coro().close()  # type: ignore[union-attr]  # always a coroutine here
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         self.close()
@@ -153,7 +154,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         ready = [
             handle
             for handle in self._ready  # type: ignore[attr-defined]
-            if handle._context.get(PROCESS) not in self._dead
+            if _process_of(handle) not in self._dead
         ]
         if len(ready) > 1:
             self.random.shuffle(ready)
@@ -161,6 +162,12 @@ class SeededLoop(asyncio.BaseEventLoop):
         self._ready.extend(ready)  # type: ignore[attr-defined]
         self._digest.update(b"%d|%.6f;" % (len(ready), self._now_s))
         super()._run_once()  # type: ignore[misc]
+
+
+def _process_of(handle: Any) -> Process | None:
+    """The process that a callback belongs to; asyncio keeps its context to itself."""
+    found: Process | None = handle._context.get(PROCESS)  # noqa: SLF001
+    return found
 
 
 def run(

@@ -1,7 +1,8 @@
 """The hardware of a simulated node: power, boots, a disk, a hypervisor, a network link.
 
 Killing the daemon touches none of it. Cutting the power ends the daemon and every guest; the disk
-(the daemon's journal) stays, the hypervisor comes back empty, and the next boot has another boot id.
+(the daemon's journal) stays, the hypervisor comes back empty, and the next boot has another boot
+id.
 """
 
 from __future__ import annotations

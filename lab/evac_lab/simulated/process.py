@@ -1,4 +1,4 @@
-"""A service as a process of the simulation: it can be killed at any await, and a supervisor restarts it."""
+"""A service as a process of the simulation: killed at any await, restarted by a supervisor."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ RESTART_AFTER_S = 5.0  # what a service manager needs to notice and start again
 class SimulatedProcess:
     """Runs `body(life)` under a supervisor.
 
-    `body` builds the service and runs it; `on_death(life)` is what the kernel does at a kill -9: close
-    the process's sockets and files. It runs outside the process, after nothing of it runs any more.
+    `body` builds the service and runs it; `on_death(life)` is what the kernel does at a kill -9:
+    close the process's sockets and files. It runs outside the process, after nothing of it runs
+    any more.
     """
 
     def __init__(

@@ -29,9 +29,9 @@ def simulate(
 ) -> Outcome:
     """Run to the end of the time line and judge.
 
-    `calm_pace` and `eventful_pace` are virtual seconds per real second before and after the first thing
-    that happens; None: as fast as the machine can. Raises LabFailed when the cluster does not come up,
-    or when a service ended by an error of its own.
+    `calm_pace` and `eventful_pace` are virtual seconds per real second before and after the first
+    thing that happens; None: as fast as the machine can. Raises LabFailed when the cluster does
+    not come up, or when a service ended by an error of its own.
     """
 
     async def main(loop: SeededLoop) -> Outcome:
