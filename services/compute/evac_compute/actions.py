@@ -79,17 +79,17 @@ class Actions:
         command = pending.command
         match command:
             case Start():
-                await self._start(command, pending.sender, replayed=replayed)
+                await self._start(command, replayed=replayed)
             case Stop():
-                await self._stop(command, pending.sender, replayed=replayed)
+                await self._stop(command, replayed=replayed)
             case Destroy():
-                await self._destroy(command, pending.sender, replayed=replayed)
+                await self._destroy(command, replayed=replayed)
             case _:
                 raise TypeError(f"{command.name} is not about one instance")
 
     # --- start ---------------------------------------------------------------------------------
 
-    async def _start(self, command: Start, sender: str, *, replayed: bool) -> None:
+    async def _start(self, command: Start, *, replayed: bool) -> None:
         unreachable = ""
         present: Domain | None = None
         try:
@@ -97,7 +97,7 @@ class Actions:
         except HypervisorUnreachable as error:
             unreachable = str(error)
         known = self._node.known(command.instance_id, present, replayed=replayed)
-        decision = checks.start(command, sender, known)
+        decision = checks.start(command, known)
         match decision:
             case checks.Refuse():
                 self._refuse(command, decision)
@@ -204,10 +204,10 @@ class Actions:
 
     # --- stop and destroy ----------------------------------------------------------------------
 
-    async def _stop(self, command: Stop, sender: str, *, replayed: bool) -> None:
+    async def _stop(self, command: Stop, *, replayed: bool) -> None:
         present = await self._patiently(lambda: self._hypervisor.find(command.instance_id))
         known = self._node.known(command.instance_id, present, replayed=replayed)
-        decision = checks.stop(command, sender, known)
+        decision = checks.stop(command, known)
         if isinstance(decision, checks.Refuse):
             self._refuse(command, decision)
             return
@@ -224,9 +224,9 @@ class Actions:
         )
         self._settle(command, "stopped", decision.why, report)
 
-    async def _destroy(self, command: Destroy, sender: str, *, replayed: bool) -> None:
+    async def _destroy(self, command: Destroy, *, replayed: bool) -> None:
         known = self._node.known(command.instance_id, None, replayed=replayed)
-        decision = checks.destroy(command, sender, known)
+        decision = checks.destroy(command, known)
         if isinstance(decision, checks.Refuse):
             self._refuse(command, decision)
             return

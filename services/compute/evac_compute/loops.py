@@ -106,7 +106,7 @@ class Heart:
             sequence=self._sequence,
         )
         try:
-            await self._bus.publish(node.outgoing(message, confirm=False))
+            await self._bus.publish(node.outgoing(message))
         except Retryable as error:
             self._once.failed(error)
             return

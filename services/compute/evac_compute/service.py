@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from typing import Protocol
 
 from evac_common.bus.port import Bus
+from evac_common.bus.rabbitmq import RabbitBus
+from evac_common.bus.timings import BusTimings
 from evac_common.bus.topology import command_queue
+from evac_common.errors import SettingsRefused
 from evac_common.messages.commands import OfInstance, Session
-from evac_common.service.clock import Clock
+from evac_common.service.clock import Clock, SystemClock
+from evac_common.service.health import serve_health
 from evac_common.service.notify import notify
 from evac_common.service.periodic import periodically
-from evac_common.service.supervise import run_service
+from evac_common.service.supervise import run_service, stop_on_signals
 from evac_compute.actions import Actions
+from evac_compute.adapters.file_journal import FileJournal
+from evac_compute.adapters.host import read_identity, read_node_file
+from evac_compute.adapters.simulated.remote import RemoteHypervisor
 from evac_compute.core import recovery
 from evac_compute.core.record import Pending
-from evac_compute.handlers import Commands
+from evac_compute.handlers import commands
 from evac_compute.lanes import Lanes
 from evac_compute.loops import Heart, Look, Registration, Reports, hear_events
 from evac_compute.ports import Hypervisor, HypervisorEvent, Identity, Journal
 from evac_compute.sessions import Sessions
 from evac_compute.settings import Settings
 from evac_compute.state import Node
+
+READY_S = 1.0
+JOURNAL = "journal.sqlite"
 
 
 class Daemon:
@@ -54,7 +65,7 @@ class Daemon:
             retry_s=settings.hypervisor_retry_s,
             on_applied=self._replay_waiting,
         )
-        self.commands = Commands(self.node, self.carry_out)
+        self.commands = commands(self.node, self.carry_out)
         self.registration = Registration(self.node, hypervisor, bus)
         self.heart = Heart(self.node, bus, reregister_after_s=settings.reregister_after_s)
         self.reports = Reports(self.node, bus)
@@ -95,6 +106,25 @@ class Daemon:
             self.carry_out(pending, replayed=True)
 
 
+class Readiness:
+    """Why this node can do nothing now; looked at again and again."""
+
+    def __init__(self, node: Node, bus: Bus) -> None:
+        self._node, self._bus = node, bus
+        self.reasons = ["starting"]
+
+    async def step(self) -> None:
+        reasons = []
+        health = self._bus.health()
+        if not health.connected:
+            reasons.append(f"broker: {health.detail or 'not connected'}")
+        if self._node.session is None:
+            reasons.append("session: the monitor has given none yet")
+        if self.reasons and not reasons:
+            notify("READY=1")
+        self.reasons = reasons
+
+
 async def serve(
     settings: Settings,
     *,
@@ -119,8 +149,8 @@ async def serve(
     daemon.replay()
     queue = command_queue(identity.node_id).name
     consumer = await bus.consume(queue, daemon.commands, prefetch=settings.prefetch)
+    readiness = Readiness(node, bus)
     every = functools.partial(periodically, clock=clock, log=node.log)
-    notify("READY=1")
     try:
         await run_service(
             "compute",
@@ -147,9 +177,79 @@ async def serve(
                 ),
                 "apply sessions": daemon.sessions.run(),
                 "hear the hypervisor": hear_events(node, daemon.events, daemon.look),
+                "watch readiness": every("readiness", READY_S, readiness.step),
+                "serve health": serve_health(settings.health_port, lambda: readiness.reasons),
             },
             stop,
         )
     finally:
         await daemon.lanes.close()
         await consumer.cancel()
+
+
+async def run(settings: Settings) -> None:
+    """Run on the real broker, hypervisor and disk until SIGTERM or SIGINT."""
+    clock = SystemClock()
+    stop = stop_on_signals()
+    node = read_node_file(settings.node_file)
+    identity = read_identity(settings, node)
+    timings = BusTimings(backoff_max_s=settings.reconnect_max_s)
+    bus = RabbitBus(node.account_url(), clock=clock, timings=timings)
+    hypervisor = open_hypervisor(settings)
+    journal = FileJournal(settings.state_dir / JOURNAL)
+    try:
+        connection = asyncio.create_task(hypervisor.run(), name="hypervisor connection")
+        try:
+            await serve(
+                settings,
+                clock=clock,
+                bus=bus,
+                hypervisor=hypervisor,
+                journal=journal,
+                identity=identity,
+                stop=stop,
+            )
+        finally:
+            connection.cancel()
+            await asyncio.gather(connection, return_exceptions=True)
+    finally:
+        journal.close()
+
+
+class ConnectedHypervisor(Hypervisor, Protocol):
+    """A hypervisor with a connection that `run` keeps, until cancelled."""
+
+    async def run(self) -> None: ...
+
+
+def open_hypervisor(settings: Settings) -> ConnectedHypervisor:
+    """The hypervisor that the settings name. Raises SettingsRefused when its driver is missing."""
+    if settings.simulated_socket is not None:
+        return RemoteHypervisor(
+            settings.simulated_socket,
+            call_time_limit_s=settings.call_time_limit_s,
+            start_time_limit_s=settings.start_time_limit_s,
+            reconnect_max_s=settings.hypervisor_reconnect_max_s,
+        )
+    try:
+        from evac_compute.adapters.libvirt_driver.domain_xml import DomainOptions
+        from evac_compute.adapters.libvirt_driver.driver import LibvirtHypervisor
+    except ImportError as error:
+        raise SettingsRefused(
+            f"hypervisor: {settings.hypervisor} needs libvirt's binding, pip install"
+            f" 'evac-compute[libvirt]' ({error})"
+        ) from error
+    return LibvirtHypervisor(
+        settings.hypervisor,
+        options=DomainOptions(
+            virt_type=settings.virt_type,
+            disk_bus=settings.disk_bus,
+            disk_cache=settings.disk_cache,
+            machine=settings.machine,
+            serial_dir=settings.serial_dir,
+        ),
+        call_time_limit_s=settings.call_time_limit_s,
+        start_time_limit_s=settings.start_time_limit_s,
+        threads=settings.hypervisor_threads,
+        reconnect_max_s=settings.hypervisor_reconnect_max_s,
+    )

@@ -77,7 +77,7 @@ class Sessions:
     async def _apply(self, pending: Pending) -> None:
         command, node = pending.command, self._node
         assert isinstance(command, Session), "only sessions are offered"
-        refused = checks.sender(command, pending.sender) or checks.new_session(
+        refused = checks.new_session(
             command,
             incarnation=node.recorded.incarnation,
             term_seen=node.recorded.term_seen,

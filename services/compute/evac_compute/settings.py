@@ -21,6 +21,7 @@ class Settings(ServiceSettings):
             "register_interval_s": 1.0,
             "inventory_interval_s": 2.0,
             "reregister_after_s": 3.0,
+            "reconnect_max_s": 1.0,
             "hypervisor_retry_s": 0.5,
             "hypervisor_reconnect_max_s": 1.0,
         }
@@ -54,6 +55,11 @@ class Settings(ServiceSettings):
     machine: str = Field(
         default="", max_length=64, description="QEMU machine type; unset: libvirt's default."
     )
+    disk_cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe"] = Field(
+        default="none",
+        description="Host cache of the disks; all but `none` and `directsync` may lose a guest's "
+        "writes when its node loses its power.",
+    )
     serial_dir: Path | None = Field(
         default=None,
         description="Directory of sockets and logs of the guests' serial consoles; unset: a pty.",
@@ -76,6 +82,12 @@ class Settings(ServiceSettings):
         le=3600,
         description="A daemon whose heartbeats could not be sent for this long registers again; "
         "below the monitor's fence_after_s, so that a node that was given up always asks.",
+    )
+    reconnect_max_s: float = Field(
+        default=15.0,
+        gt=0,
+        le=300,
+        description="Longest pause between attempts to reach the broker.",
     )
     prefetch: int = Field(default=4, ge=1, le=1000)
     actions_max: int = Field(

@@ -7,12 +7,14 @@ journal, then to memory, so memory never promises what a crash would forget.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
 
+from evac_common.bus.inbox import outgoing
 from evac_common.bus.port import Outgoing
-from evac_common.messages.codec import Envelope, encode
+from evac_common.messages.codec import Envelope
 from evac_common.messages.commands import Command
 from evac_common.messages.registry import Message
 from evac_common.messages.reports import InSession as InSessionReport
@@ -88,29 +90,14 @@ class Node:
             del self.released[next(iter(self.released))]
 
     def outgoing(
-        self,
-        message: Message,
-        *,
-        message_id: str | None = None,
-        at: Any = None,
-        confirm: bool = True,
+        self, message: Message, *, message_id: str | None = None, at: datetime | None = None
     ) -> Outgoing:
         envelope = Envelope(
             id=message_id or self.clock.new_id(),
             source=f"/evac/compute/{self.identity.name}",
             time=at or self.clock.now(),
         )
-        wire = encode(message, envelope)
-        return Outgoing(
-            exchange=message.family.exchange,
-            routing_key=message.routing_key(),
-            headers=wire.headers,
-            content_type=wire.content_type,
-            body=wire.body,
-            message_id=envelope.id,
-            confirm=confirm,
-            mandatory=confirm,
-        )
+        return outgoing(message, envelope)
 
 
 def shown(domain: Domain | None) -> Present | None:

@@ -11,6 +11,7 @@ import pytest
 from evac_common.messages.commands import Command, Start
 from evac_common.messages.reports import (
     Exited,
+    Report,
     SessionApplied,
     Started,
     StartFailed,
@@ -25,7 +26,12 @@ WEB = id_of("web")
 
 async def _killed_at(world: World, command: Command, offset: int) -> bool:
     """Send the command and kill the daemon `offset` steps later. False: it was done before that."""
-    done = {"start": Started, "stop": Stopped, "session": SessionApplied}[command.name]
+    answers: dict[str, type[Report]] = {
+        "start": Started,
+        "stop": Stopped,
+        "session": SessionApplied,
+    }
+    done = answers[command.name]
     before = len(world.all(done))
     killed: list[int] = []
 

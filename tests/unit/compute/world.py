@@ -88,28 +88,25 @@ class World:
         clock = VirtualClock(self.loop, seed=1, process=f"compute/{self.life}")
         bus = EmbeddedBus(self.state, user=node_user(NODE_ID), clock=clock, link=self.link)
         self.bus = bus
-        async with asyncio.TaskGroup() as group:
-            connection = group.create_task(bus.run(), name="bus")
-            await serve(
-                self.settings,
-                clock=clock,
-                bus=bus,
-                hypervisor=LocalHypervisor(
-                    self.hypervisor,
-                    call_time_limit_s=self.settings.call_time_limit_s,
-                    start_time_limit_s=self.settings.start_time_limit_s,
-                ),
-                journal=self.journal,
-                identity=Identity(
-                    node_id=NODE_ID,
-                    name="n1",
-                    boot_id=self.boot_id,
-                    dmi_uuid=self.dmi_uuid,
-                    hostname="n1",
-                ),
-                stop=self.stop,
-            )
-            connection.cancel()
+        await serve(
+            self.settings,
+            clock=clock,
+            bus=bus,
+            hypervisor=LocalHypervisor(
+                self.hypervisor,
+                call_time_limit_s=self.settings.call_time_limit_s,
+                start_time_limit_s=self.settings.start_time_limit_s,
+            ),
+            journal=self.journal,
+            identity=Identity(
+                node_id=NODE_ID,
+                name="n1",
+                boot_id=self.boot_id,
+                dmi_uuid=self.dmi_uuid,
+                hostname="n1",
+            ),
+            stop=self.stop,
+        )
 
     def kill_daemon(self) -> None:
         """Kill -9: nothing of it runs any more, and the kernel closes its sockets."""

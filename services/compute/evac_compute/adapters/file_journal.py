@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS ran (
     instance_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL, run INTEGER NOT NULL, state TEXT NOT NULL
     ) STRICT;
 CREATE TABLE IF NOT EXISTS pending (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, command_id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT, command_id TEXT NOT NULL UNIQUE,
     type TEXT NOT NULL, body TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS unsent (
     number INTEGER PRIMARY KEY AUTOINCREMENT, message_id TEXT NOT NULL UNIQUE, at TEXT NOT NULL,
@@ -131,9 +131,8 @@ class FileJournal:
                 )
             case Accepted():
                 execute(
-                    "INSERT OR IGNORE INTO pending (command_id, sender, type, body)"
-                    " VALUES (?, ?, ?, ?)",
-                    (change.command.command_id, change.sender, *_pack(change.command)),
+                    "INSERT OR IGNORE INTO pending (command_id, type, body) VALUES (?, ?, ?)",
+                    (change.command.command_id, *_pack(change.command)),
                 )
             case Settled():
                 execute("DELETE FROM pending WHERE command_id = ?", (change.command_id,))
@@ -161,12 +160,12 @@ class FileJournal:
         recorded.tombs.update(rows("SELECT instance_id, epoch FROM tomb ORDER BY 1").fetchall())
         for instance_id, epoch, run, state in rows("SELECT * FROM ran ORDER BY 1"):
             recorded.runs[instance_id] = Ran(epoch=epoch, run=run, state=RunState(state))
-        for command_id, sender, type_, body in rows(
-            "SELECT command_id, sender, type, body FROM pending ORDER BY number"
+        for command_id, type_, body in rows(
+            "SELECT command_id, type, body FROM pending ORDER BY number"
         ):
             command = _unpack(type_, body)
             assert isinstance(command, Command), "only commands are written as pending"
-            recorded.pending[command_id] = Pending(command=command, sender=sender)
+            recorded.pending[command_id] = Pending(command=command)
         for message_id, at, type_, body in rows(
             "SELECT message_id, at, type, body FROM unsent ORDER BY number"
         ):

@@ -1,6 +1,6 @@
 """May this command be carried out here, now?
 
-All of these must hold, in this order: the sender, the session, the tombstone, no other epoch on the
+All of these must hold, in this order: the session, the tombstone, no other epoch on the
 node, a run that is newer than the last one executed, the deadline. A command that was carried out
 before gets its answer again, from what is true now; it never acts twice.
 """
@@ -12,7 +12,7 @@ from datetime import datetime
 
 from evac_common.messages.commands import Command, Destroy, Session, Start, Stop
 from evac_common.messages.reports import RefusalReason
-from evac_common.model.identity import MONITOR_USER, SCHEDULER_USER, Gen
+from evac_common.model.identity import Gen
 from evac_compute.core.record import Ran, RunState
 
 
@@ -95,17 +95,6 @@ class Release:
     why: str
 
 
-def sender(command: Command, user: str) -> Refuse | None:
-    """Sessions come from the monitor, everything else from the scheduler."""
-    expected = MONITOR_USER if isinstance(command, Session) else SCHEDULER_USER
-    if user == expected:
-        return None
-    return Refuse(
-        reason=RefusalReason.WRONG_SENDER,
-        why=f"{command.name} is {expected}'s to say, not {user}'s",
-    )
-
-
 def session(command: Command, present: InSession | None) -> Refuse | None:
     """A command is obeyed only in the session that it was issued for."""
     if present is None:
@@ -134,8 +123,8 @@ def new_session(command: Session, *, incarnation: int, term_seen: int) -> Refuse
     return None
 
 
-def start(command: Start, user: str, known: Known) -> StartDecision:
-    refused = sender(command, user) or session(command, known.session)
+def start(command: Start, known: Known) -> StartDecision:
+    refused = session(command, known.session)
     if refused:
         return refused
     if known.session is not None and known.session.proven_dead:
@@ -188,10 +177,10 @@ def _run(command: Start, known: Known) -> StartDecision:
     return Execute(why="all checks passed", clear=present is not None)
 
 
-def stop(command: Stop, user: str, known: Known) -> Refuse | Release:
+def stop(command: Stop, known: Known) -> Refuse | Release:
     """A tombstone that is on disk is a promise: it is kept without waiting for a session."""
     promised = known.replayed and known.tomb >= command.epoch
-    refused = sender(command, user) or (None if promised else session(command, known.session))
+    refused = None if promised else session(command, known.session)
     if refused:
         return refused
     if command.epoch <= known.tomb:
@@ -205,7 +194,7 @@ def stop(command: Stop, user: str, known: Known) -> Refuse | Release:
     return Release(why="all checks passed")
 
 
-def destroy(command: Destroy, user: str, known: Known) -> Refuse | Release:
+def destroy(command: Destroy, known: Known) -> Refuse | Release:
     promised = known.replayed and known.tomb >= command.epoch
-    refused = sender(command, user) or (None if promised else session(command, known.session))
+    refused = None if promised else session(command, known.session)
     return refused or Release(why=f"epochs up to {command.epoch} are superseded")

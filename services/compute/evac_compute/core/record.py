@@ -36,7 +36,6 @@ class Pending:
     """A command that was taken over from the bus and is not settled yet."""
 
     command: Command
-    sender: str  # broker-validated user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +87,6 @@ class RunMarked:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     command: Command
-    sender: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +158,7 @@ class Recorded:
             case Accepted():
                 self.pending.setdefault(
                     change.command.command_id,
-                    Pending(command=change.command, sender=change.sender),
+                    Pending(command=change.command),
                 )
             case Settled():
                 self.pending.pop(change.command_id, None)

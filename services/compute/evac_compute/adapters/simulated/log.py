@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,38 +73,52 @@ class LoggedRun:
     why: str = ""
 
 
-def read_log(path: Path) -> list[LoggedRun]:
-    """The runs of one log file, in the order of their starts. A torn last line is left out."""
-    runs: list[LoggedRun] = []
-    open_runs: dict[tuple[int, str], dict[str, Any]] = {}
+class LogReader:
+    """Reads one log file, again and again, each time only what is new."""
 
-    def close(run: dict[str, Any], *, until: float, ended: bool, why: str = "") -> None:
-        runs.append(LoggedRun(**run, seen_until=until, ended=ended, why=why))
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._closed: list[LoggedRun] = []
+        self._open: dict[tuple[int, str], LoggedRun] = {}
 
-    seen: dict[tuple[int, str], float] = {}
-    for text in path.read_text().splitlines(keepends=True):
-        if not text.endswith("\n"):
-            break
-        line = json.loads(text)
-        pid = line["pid"]
+    def read(self) -> list[LoggedRun]:
+        """The runs so far, in the order of their starts. A torn last line waits for its rest."""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for text in file:
+                if not text.endswith(b"\n"):
+                    break
+                self._offset += len(text)
+                self._take(json.loads(text))
+        runs = [*self._closed, *self._open.values()]
+        return sorted(runs, key=lambda run: (run.started_at, run.instance_id))
+
+    def _take(self, line: dict[str, Any]) -> None:
+        pid, at = line["pid"], line["at"]
         match line["log"]:
             case "started":
-                key = (pid, line["instance_id"])
-                open_runs[key] = {
-                    "node": line["node"],
-                    "instance_id": line["instance_id"],
-                    "epoch": line["epoch"],
-                    "run": line["run"],
-                    "started_at": line["at"],
-                }
-                seen[key] = line["at"]
+                self._open[pid, line["instance_id"]] = LoggedRun(
+                    node=line["node"],
+                    instance_id=line["instance_id"],
+                    epoch=line["epoch"],
+                    run=line["run"],
+                    started_at=at,
+                    seen_until=at,
+                    ended=False,
+                )
             case "alive":
-                seen.update({(pid, instance_id): line["at"] for instance_id in line["running"]})
+                for instance_id in line["running"]:
+                    self._open[pid, instance_id] = replace(
+                        self._open[pid, instance_id], seen_until=at
+                    )
             case "ended":
-                key = (pid, line["instance_id"])
-                close(open_runs.pop(key), until=line["at"], ended=True, why=line["why"])
+                run = self._open.pop((pid, line["instance_id"]))
+                self._closed.append(replace(run, seen_until=at, ended=True, why=line["why"]))
             case _:
                 pass
-    for key, run in open_runs.items():
-        close(run, until=seen[key], ended=False)
-    return sorted(runs, key=lambda run: (run.started_at, run.instance_id))
+
+
+def read_log(path: Path) -> list[LoggedRun]:
+    """The runs of one log file, in the order of their starts. A torn last line is left out."""
+    return LogReader(path).read()

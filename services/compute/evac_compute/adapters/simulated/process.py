@@ -60,7 +60,8 @@ class Server:
     async def _serve(self, request: dict[str, Any], send: _Sender) -> None:
         try:
             if request["op"] == "control":
-                value = self.control(**request["args"])
+                self.control(**request["args"])
+                value = None
             else:
                 value = await self._hypervisor.call(request["op"], request["args"])
             answer: dict[str, Any] = {"ok": value}

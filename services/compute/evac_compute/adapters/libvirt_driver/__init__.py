@@ -1,0 +1,3 @@
+"""The real hypervisor, through libvirt. Only here is `libvirt` imported, and only here are
+threads.
+"""
