@@ -5,7 +5,6 @@ The other services' tables are filled by hand here, with what these services wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,31 +13,17 @@ import httpx2
 from fastapi import FastAPI
 from sqlalchemy import insert, select, update
 
+from evac_common.bus.embedded import EmbeddedState
 from evac_common.model.states import NodeState, Phase
 from evac_common.store import intent, nodes, outbox, placement
 from evac_common.store.engine import Store
-
-
-class KeptUsers:
-    """Broker users, kept in memory: `evac_api.ports.NodeUsers`."""
-
-    def __init__(self) -> None:
-        self.users: dict[str, str] = {}
-
-    async def create_node_user(self, node_id: str, secret: str) -> Sequence[str]:
-        self.users[node_id] = secret
-        return []
-
-    async def delete_node_user(self, node_id: str) -> Sequence[str]:
-        self.users.pop(node_id, None)
-        return []
 
 
 @dataclass
 class Cluster:
     app: FastAPI
     store: Store
-    admin: KeptUsers
+    broker: EmbeddedState
     http: httpx2.AsyncClient
     token: str
     ids: dict[str, str] = field(default_factory=dict)

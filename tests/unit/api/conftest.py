@@ -9,13 +9,14 @@ import pytest
 
 from evac_api.service import create_app
 from evac_api.settings import Settings
+from evac_common.bus.admin import EmbeddedAdmin
 from evac_common.bus.embedded import EmbeddedBroker, EmbeddedBus, EmbeddedState
 from evac_common.model.identity import API_USER
 from evac_common.service.clock import SystemClock
 from evac_common.service.secrets import SecretBox
 from evac_common.store.engine import Store
 from evac_common.store.migrations import migrate
-from tests.unit.api.cluster import Cluster, KeptUsers
+from tests.unit.api.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,6 @@ async def cluster(tmp_path: Path, migrated: bytes) -> AsyncIterator[Cluster]:
     state = EmbeddedState.with_controllers()
     EmbeddedBroker(state)
     bus = EmbeddedBus(state, user=API_USER, clock=clock)
-    admin = KeptUsers()
     settings = Settings(
         poll_s=0.02, wait_max_s=5, keepalive_s=0.2, nodes_bus_url="amqp://broker.example:5672/evac"
     )
@@ -44,7 +44,7 @@ async def cluster(tmp_path: Path, migrated: bytes) -> AsyncIterator[Cluster]:
         clock=clock,
         bus=bus,
         store=store,
-        admin=admin,
+        admin=EmbeddedAdmin(state),
         secrets=SecretBox([SecretBox.new_key()]),
     )
     running = asyncio.create_task(bus.run())
@@ -55,7 +55,7 @@ async def cluster(tmp_path: Path, migrated: bytes) -> AsyncIterator[Cluster]:
         base_url="http://evac.example",
         headers={"Authorization": f"Bearer {token}"},
     ) as http:
-        yield Cluster(app=app, store=store, admin=admin, http=http, token=token)
+        yield Cluster(app=app, store=store, broker=state, http=http, token=token)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await store.close()

@@ -53,7 +53,9 @@ class Requests:
         caller = Caller(
             actor=actor,
             key=message.request_id,
-            digest=hashlib.sha256(message.model_dump_json().encode()).hexdigest(),
+            digest=hashlib.sha256(
+                f"{message.type()}\n{message.model_dump_json()}".encode()
+            ).hexdigest(),
             request_id=message.request_id,
         )
         try:

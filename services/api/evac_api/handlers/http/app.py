@@ -7,6 +7,8 @@ from typing import Any, Final
 import structlog
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from evac_api.handlers.http import (
@@ -57,7 +59,6 @@ def build(
         openapi_url="/openapi.json",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        max_body_size=body_bytes_max,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.desk = desk
@@ -76,8 +77,42 @@ def build(
     ):
         app.include_router(part.router)
     problems.install(app)
+    app.add_middleware(Bounded, body_bytes_max=body_bytes_max)
     app.add_middleware(Measured, clock=clock)
     return app
+
+
+class Bounded:
+    """Refuses a body that is too large: at once when it says so, else as soon as it is.
+
+    FastAPI's own `max_body_size` does the same, but answers in plain text.
+    """
+
+    def __init__(self, app: ASGIApp, body_bytes_max: int) -> None:
+        self._app = app
+        self._body_bytes_max = body_bytes_max
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        rule = f"the body is larger than {self._body_bytes_max} bytes"
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced[:18]) > self._body_bytes_max:
+            refusal = problems.problem(413, rule, code="http.413")
+            await refusal(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._body_bytes_max:
+                raise HTTPException(413, rule)
+            return message
+
+        await self._app(scope, counted, send)
 
 
 class Measured:
@@ -106,7 +141,8 @@ class Measured:
             route: Any = scope.get("route")
             path = getattr(route, "path", "none")
             took_s = self._clock.monotonic() - began_s
-            REQUESTS.labels(scope["method"], path, str(status)).inc()
+            method = scope["method"] if route is not None else "other"  # it may be any word
+            REQUESTS.labels(method, path, str(status)).inc()
             TOOK.labels(path).observe(took_s)
             if path not in ("/livez", "/readyz", "/metrics"):
                 structlog.get_logger().info(
