@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -118,9 +120,9 @@ async def run(settings: Settings) -> None:
         settings.database_url.get_secret_value(),
         service="scheduler",
         clock=clock,
-        instance=settings.name or None,
+        instance=settings.name or f"{platform.node()}:{os.getpid()}",
     )
-    timings = BusTimings(backoff_max_s=1.0) if settings.profile == "fast" else BusTimings()
+    timings = BusTimings(backoff_max_s=settings.reconnect_cap_s)
     bus = RabbitBus(settings.bus_url.get_secret_value(), clock=clock, timings=timings)
     try:
         await serve(settings, clock=clock, bus=bus, store=store, stop=stop)

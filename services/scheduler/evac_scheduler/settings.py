@@ -25,6 +25,7 @@ FAST: Final[Mapping[str, Any]] = {
     "restart_step_s": 1.0,
     "restart_max_s": 15.0,
     "stable_s": 60.0,
+    "reconnect_cap_s": 1.0,
 }
 
 
@@ -83,6 +84,9 @@ class Settings(ServiceSettings):
     )
     stable_s: float = Field(
         default=600.0, gt=0, le=86400, description="A guest that ran this long restarts at once."
+    )
+    reconnect_cap_s: float = Field(
+        default=15.0, gt=0, le=300, description="Longest pause between tries to reach the broker."
     )
 
     @model_validator(mode="after")

@@ -19,9 +19,10 @@ from evac_common.messages import codec, commands, reports
 from evac_common.messages.codec import Envelope
 from evac_common.model.identity import Gen
 from evac_common.model.states import NodeState, PoolKind, ProofKind, RunStrategy
+from evac_common.service.clock import Clock
 from evac_common.service.periodic import Wake
 from evac_common.store import intent, nodes, outbox, placement
-from evac_common.store.engine import Store
+from evac_common.store.engine import Connect, Store
 from evac_common.store.migrations import migrate
 from evac_scheduler.adapters.store import SqlDatabase
 from evac_scheduler.core.policy import Policy
@@ -57,7 +58,7 @@ class Replica:
     """One scheduler: its loops and its handlers, on its own connection."""
 
     store: Store
-    clock: ManualClock
+    clock: Clock
     policy: Policy
     wake: Wake = field(default_factory=Wake)
 
@@ -75,11 +76,20 @@ def id_of(name: str) -> str:
 
 
 class Cluster:
-    def __init__(self, folder: Path, policy: Policy | None = None) -> None:
-        self.clock = ManualClock()
+    def __init__(
+        self,
+        folder: Path,
+        policy: Policy | None = None,
+        *,
+        clock: Clock | None = None,
+        connect: Connect | None = None,
+    ) -> None:
+        self.hand = ManualClock()
+        self.clock: Clock = clock or self.hand
+        self._connect = connect
         self.policy = policy or Policy()
-        self._url = f"sqlite:///{folder / 'evac.db'}"
-        migrate(self._url)
+        self.url = f"sqlite:///{folder / 'evac.db'}"
+        migrate(self.url)
         self._stores: list[Store] = []
         self.scheduler = self.replica()
         self.store = self.scheduler.store
@@ -87,7 +97,7 @@ class Cluster:
         self.incarnations: dict[str, int] = {}
 
     def replica(self) -> Replica:
-        store = Store.open(self._url, service="scheduler", clock=self.clock)
+        store = Store.open(self.url, service="scheduler", clock=self.clock, connect=self._connect)
         self._stores.append(store)
         return Replica(store, self.clock, self.policy)
 

@@ -97,7 +97,7 @@ async def test_a_lost_start_is_sent_again_unchanged_and_after_its_deadline_anew(
 
     sent = []
     for _ in range(24):
-        cluster.clock.at_s += 5
+        cluster.hand.at_s += 5
         await cluster.scheduler.sweep()
         sent += await cluster.take()
 
@@ -142,7 +142,7 @@ async def test_a_refused_start_goes_to_another_node_with_the_release_as_proof(
     await cluster.say(cluster.refused(start))
     await cluster.scheduler.sweep()
     early = await cluster.take()
-    cluster.clock.at_s += 3
+    cluster.hand.at_s += 3
     await cluster.scheduler.sweep()
     (again,) = await cluster.take()
 
@@ -169,7 +169,7 @@ async def test_a_refused_evacuation_item_is_pending_again_and_ends_done(cluster:
         assert isinstance(each, commands.Start)
         await cluster.say(cluster.started(each))
     await cluster.settle()
-    cluster.clock.at_s += 3
+    cluster.hand.at_s += 3
     await cluster.settle()
 
     assert {i["state"] for i in await cluster.items()} == {"done"}
@@ -192,7 +192,7 @@ async def test_three_failed_starts_release_the_instance_for_another_node(cluster
                 await cluster.say(cluster.started(command))
             elif isinstance(command, commands.Stop):
                 await cluster.say(cluster.stopped(command))
-        cluster.clock.at_s += 5
+        cluster.hand.at_s += 5
 
     assert seen == [("start", True)] * 3 + [("stop", True), ("start", False)]
     first, second = await cluster.ledger("web-1")
@@ -211,7 +211,7 @@ async def test_a_locked_image_stays_on_its_node_and_alarms(cluster: Cluster) -> 
             assert isinstance(command, commands.Start)
             assert command.node_id == id_of("n1")
             await cluster.say(cluster.failed(command, StartErrorKind.STORAGE_LOCKED))
-        cluster.clock.at_s += 5
+        cluster.hand.at_s += 5
 
     failures = await cluster.events("instance.start_failed")
     assert [row["alarm"] for row in failures[:13]] == [False] * 11 + [True, False]
