@@ -95,7 +95,9 @@ class View:
     def _redraw(self) -> None:
         if self._live is None or self._picture is None:
             return
-        tail = self._lines[-self.lines_shown :]
+        taken = 9 + max(len(self._picture.nodes), len(self._picture.instances))
+        shown = min(self.lines_shown, max(3, self.console.height - taken))
+        tail = self._lines[-shown:]
         log = Text("\n".join(str(line) for line in tail), no_wrap=True, overflow="ellipsis")
         tables = Table.grid(expand=True, padding=(0, 1))
         tables.add_row(node_table(self._picture.nodes), instance_table(self._picture.instances))
@@ -103,7 +105,7 @@ class View:
             Group(
                 Text(f"{self._picture.title}   t = {self._picture.at_s:6.1f} s", style="bold"),
                 tables,
-                Panel(log, title="what happened", title_align="left", height=self.lines_shown + 2),
+                Panel(log, title="what happened", title_align="left", height=shown + 2),
             )
         )
 
