@@ -10,13 +10,14 @@ or, without root and on loopback, a process group:
     python -m evac_lab.real.bmc --port 6231 --uuid UUID --password-file F group PID_FILE -- COMMAND
 
 `--faults FILE` makes it a bad BMC: while the file holds `slow` every command takes 20 s; `lies`:
-it says "off" and leaves the machine on; `refuses`: commands fail. No file, or anything else: healthy.
+it says "off" and leaves the machine on; `refuses`: commands fail. Otherwise it is healthy.
 It prints `listening` when it does.
 """
 
 from __future__ import annotations
 
 import argparse
+import struct
 import sys
 import time
 import uuid
@@ -32,6 +33,10 @@ from evac_lab.real.power import GroupPower, HostPower, Power
 SLOW_S = 20.0
 _NODE_BUSY, _UNSPECIFIED = 0xC0, 0xFF
 _GET_DEVICE_GUID = (6, 0x08)
+_RMCP_PLUS, _OPEN_SESSION, _OPEN_SESSION_ANSWER = 6, 0x10, 0x11
+_RAKP_HMAC_SHA1, _NO_CIPHER_SUITE_MATCH = 1, 0x11
+# A packet that arrives just before the library begins to wait is noticed when the wait is over.
+_LOOK_S = 0.05
 _OFF_TIME_S = 0.5  # of a power cycle
 
 
@@ -109,6 +114,22 @@ class PowerBmc(Bmc):  # type: ignore[misc]  # pyghmi ships no types
             return ""
         return self._faults.read_text().strip()
 
+    def sessionless_data(self, data: bytes, sockaddr: object) -> None:
+        """Refuse the cipher suites that the library's server cannot speak, as a real BMC does.
+
+        The server knows suite 3 only and answers a request for another as if it had been for that;
+        its own client asks for suite 17 first and can make nothing of such an answer.
+        """
+        request = data[16:]
+        opens = data[4] == _RMCP_PLUS and data[5] == _OPEN_SESSION
+        if opens and request[12] != _RAKP_HMAC_SHA1:
+            payload = bytes((request[0], _NO_CIPHER_SUITE_MATCH, 0, 0, *request[4:8]))
+            header = bytes((_RMCP_PLUS, 0, 0xFF, 7, 6, _OPEN_SESSION_ANSWER, *bytes(8)))
+            answer = header + struct.pack("<H", len(payload)) + payload
+            self.serversocket.sendto(answer, sockaddr)
+            return
+        super().sessionless_data(data, sockaddr)
+
     def handle_raw_request(self, request: dict[str, Any], session: object) -> None:
         if self._fault() == "slow" and request["netfn"] == 0 and request["command"] == 1:
             time.sleep(SLOW_S)
@@ -135,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print("listening", flush=True)
     while True:
-        Session.wait_for_rsp(timeout=30)
+        Session.wait_for_rsp(timeout=_LOOK_S)
 
 
 def _parser() -> argparse.ArgumentParser:

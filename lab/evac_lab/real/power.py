@@ -81,6 +81,8 @@ class GroupPower:
             if time.monotonic() > ends:
                 raise NotReady("the process group does not die", group=group)
             time.sleep(0.01)
+        # A dead group's number may be given to a stranger, whom nobody may kill.
+        self._pid_file.unlink(missing_ok=True)
         self._reap()
 
     def on(self) -> None:
