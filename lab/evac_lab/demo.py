@@ -6,17 +6,21 @@ clock runs fast while nothing happens and slowly enough to watch while something
 
 from __future__ import annotations
 
+import io
 from importlib import resources
 
 from rich.console import Console
 
+from evac_common.cli.output import Output
 from evac_lab.report import print_outcome
 from evac_lab.scenario.reading import Scenario, from_text
+from evac_lab.simulated.cluster import SimulatedCluster
 from evac_lab.simulated.run import Doubles, simulate
 from evac_lab.view import View
 
 CALM_PACE = 16.0  # virtual seconds per real second
 EVENTFUL_PACE = 3.0
+EXPLAINED = "db-1"
 
 
 def scenario() -> Scenario:
@@ -30,6 +34,12 @@ def demo(
 ) -> int:
     """Show the demo; 0 if everything came back and nothing ran twice, else 1."""
     file = scenario()
+    said = io.StringIO()
+
+    async def explain(cluster: SimulatedCluster) -> None:
+        page = Console(file=said, width=console.width, highlight=False, soft_wrap=True)
+        await cluster.evac(["instance", "explain", EXPLAINED], Output(page, page))
+
     console.print(
         "evac: four services on an embedded bus and virtual time. A node loses its network; "
         "its guests run on until its BMC cuts the power; only then are they started elsewhere.\n",
@@ -45,6 +55,9 @@ def demo(
             calm_pace=CALM_PACE if paced else None,
             eventful_pace=EVENTFUL_PACE if paced else None,
             doubles=doubles or Doubles(),
+            epilogue=explain,
         )
+    console.print(f"\n$ evac instance explain {EXPLAINED}", style="bold", highlight=False)
+    console.print(said.getvalue().rstrip() + "\n", highlight=False, markup=False, soft_wrap=True)
     print_outcome(console, outcome)
     return 0 if outcome.passed else 1

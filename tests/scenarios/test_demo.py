@@ -39,6 +39,27 @@ def test_a_cut_off_nodes_twelve_instances_come_back_once() -> None:
     assert code == 0
 
 
+def test_explain_tells_the_whole_chain_of_a_restart() -> None:
+    _, screen = _shown()
+
+    chain = [
+        "last heartbeat of n1",
+        "n1 suspected",
+        "gates open: n1 is cut off",
+        "gate blast_radius: open: 1 of 4 nodes",
+        "power attempt 1 on n1: proven",
+        "n1 is proven dead (incarnation 1)",
+        "n1: refused: state fenced, not up",
+        "placed on n2 under epoch 2",
+        "start commanded to n2",
+        "n2 reported it running",
+    ]
+    explained = screen.split("$ evac instance explain db-1", 1)[1]
+    places = [explained.find(words) for words in chain]
+    assert -1 not in places, chain[places.index(-1)]
+    assert places == sorted(places)
+
+
 def test_without_real_fencing_the_demo_finds_instances_that_run_twice_and_fails() -> None:
     code, screen = _shown(doubles=Doubles(power=PretendsToFence()))
 

@@ -24,6 +24,9 @@ from evac_api.settings import Settings as ApiSettings
 from evac_common.bus.admin import EmbeddedAdmin
 from evac_common.bus.embedded import EmbeddedBroker, EmbeddedBus, EmbeddedState
 from evac_common.bus.timings import BusTimings
+from evac_common.cli.main import run as evac_command
+from evac_common.cli.output import Output
+from evac_common.cli.session import Session
 from evac_common.model.identity import API_USER, MONITOR_USER, SCHEDULER_USER, node_user
 from evac_common.model.states import PowerKind
 from evac_common.service.secrets import SecretBox
@@ -39,7 +42,7 @@ from evac_lab.runner import LabFailed
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
 from evac_lab.simulated.clock import VirtualClock
-from evac_lab.simulated.gate import Gate
+from evac_lab.simulated.gate import ADDRESS, Gate
 from evac_lab.simulated.loop import SeededLoop
 from evac_lab.simulated.machine import Machine
 from evac_lab.simulated.process import SimulatedProcess
@@ -99,6 +102,7 @@ class SimulatedCluster:
         }
         self._gate = Gate(loop, self.services["api"])
         self._client: httpx2.AsyncClient | None = None
+        self._token = ""
 
     # -- bringing it up ------------------------------------------------------------------------
 
@@ -108,7 +112,7 @@ class SimulatedCluster:
         store = self._open_store("lab", "lab")
         token = await StoredTokens(store).issue("lab")
         await store.close()
-        self._client = self._gate.client(token)
+        self._token, self._client = token, self._gate.client(token)
         for process in self.services.values():
             process.start()
         await self._api_is_ready()
@@ -125,6 +129,15 @@ class SimulatedCluster:
     def api(self) -> httpx2.AsyncClient:
         assert self._client is not None, "start() comes first"
         return self._client
+
+    async def evac(self, argv: Sequence[str], output: Output) -> int:
+        """Run one command of the operator, as a shell would; its exit code."""
+        session = Session(
+            out=output,
+            environment={"EVAC_URL": ADDRESS, "EVAC_TOKEN": self._token},
+            transport=self._gate.transport(),
+        )
+        return await evac_command(argv, session)
 
     async def enrolled(self, name: str, identity: Mapping[str, Any]) -> None:
         machine = self.machines[name]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 
 from evac_lab.simulated.loop import SeededLoop
 from evac_lab.simulated.process import SimulatedProcess
+
+ADDRESS: Final = "http://evac.simulated"
 
 App = Callable[[Any, Any, Any], Any]
 
@@ -38,11 +40,14 @@ class Gate:
         died.cancel()
         request.result()
 
+    def transport(self) -> httpx2.ASGITransport:
+        return httpx2.ASGITransport(app=self)
+
     def client(self, token: str) -> httpx2.AsyncClient:
         """A client as any outside tool would have it."""
         return httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=self),
-            base_url="http://evac.simulated",
+            transport=self.transport(),
+            base_url=ADDRESS,
             headers={"Authorization": f"Bearer {token}"},
             timeout=None,
         )

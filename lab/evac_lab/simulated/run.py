@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from evac_lab.narrate import Line
@@ -26,11 +26,13 @@ def simulate(
     calm_pace: float | None = None,
     eventful_pace: float | None = None,
     doubles: Doubles,
+    epilogue: Callable[[SimulatedCluster], Awaitable[object]] | None = None,
 ) -> Outcome:
     """Run to the end of the time line and judge.
 
     `calm_pace` and `eventful_pace` are virtual seconds per real second before and after the first
-    thing that happens; None: as fast as the machine can. Raises LabFailed when the cluster does
+    thing that happens; None: as fast as the machine can. `epilogue` may ask the
+    living cluster something at the end. Raises LabFailed when the cluster does
     not come up, or when a service ended by an error of its own.
     """
 
@@ -54,6 +56,8 @@ def simulate(
             at_action=lambda _text: loop.hurry(eventful_pace),
         )
         outcome = await runner.run()
+        if epilogue is not None:
+            await epilogue(cluster)
         return outcome.with_faults(cluster.faults)
 
     with tempfile.TemporaryDirectory(prefix="evac-simulated-") as directory:
