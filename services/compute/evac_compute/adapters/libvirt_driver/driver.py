@@ -44,9 +44,8 @@ Result = TypeVar("Result")
 
 RECONNECT_MIN_S = 0.2
 POLL_S = 0.25
-KEEPALIVE_INTERVAL_S = 5
-KEEPALIVE_COUNT = 3
 CLOSE_LIMIT_S = 2.0
+KEEPALIVE_COUNT = 3  # a silent libvirtd is given up after (count + 1) intervals
 _EXECUTING = frozenset(
     {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN}
 )
@@ -64,6 +63,7 @@ class LibvirtHypervisor:
         start_time_limit_s: float = 60.0,
         threads: int = 8,
         reconnect_max_s: float = 10.0,
+        keepalive_s: int = 5,
         net_dir: Path = Path("/sys/class/net"),
     ) -> None:
         self._uri = uri
@@ -72,6 +72,7 @@ class LibvirtHypervisor:
         self._options = options or DomainOptions()
         self._call_s, self._start_s = call_time_limit_s, start_time_limit_s
         self._reconnect_max_s = reconnect_max_s
+        self._keepalive_s = keepalive_s
         self._net_dir = net_dir
         self._workers = Workers(threads=threads, name="libvirt")
         self._connection: Any = None
@@ -114,7 +115,7 @@ class LibvirtHypervisor:
     def _open(self) -> tuple[Any, int]:
         connection = libvirt.open(self._uri)
         if not self._mock:
-            connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+            connection.setKeepAlive(self._keepalive_s, KEEPALIVE_COUNT)
         connection.registerCloseCallback(self._closed, None)
         callback = connection.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None
@@ -124,15 +125,22 @@ class LibvirtHypervisor:
     async def _close(self, connection: Any, callback: int) -> None:
         def close() -> None:
             # Each registration holds the connection: without this it would stay open.
-            connection.domainEventDeregisterAny(callback)
-            connection.unregisterCloseCallback()
-            connection.close()
+            for step in (
+                lambda: connection.domainEventDeregisterAny(callback),
+                connection.unregisterCloseCallback,
+                connection.close,
+            ):
+                try:
+                    step()
+                except libvirt.libvirtError as error:
+                    self._log.info("closing a dead connection", why=str(error))
 
         self._connection = None
         try:
             await self._workers.run(close, limit_s=CLOSE_LIMIT_S, what="closing")
-        except (libvirt.libvirtError, HypervisorUnreachable) as error:
+        except HypervisorUnreachable as error:
             self._log.info("the old connection does not close", why=str(error))
+        await asyncio.sleep(0)  # what closing handed to the loop is done before the loop may end
 
     def _closed(self, connection: Any, reason: int, _: Any) -> None:
         if connection is self._connection or self._connection is None:

@@ -31,6 +31,17 @@ class ThreadSafeEvents(libvirtaio.virEventAsyncIOImpl):  # type: ignore[misc] # 
         elif not self.loop.is_closed():
             self.loop.call_soon_threadsafe(change, *args)
 
+    def schedule_ff_callback(self, iden: int, opaque: Any) -> None:
+        """Free what libvirt gave us, but never inside the call that gives it back."""
+        if self.loop.is_closed():
+            libvirt.virEventInvokeFreeCallback(opaque)
+        else:
+            self.loop.call_soon(self._free, opaque)
+
+    def _free(self, opaque: Any) -> None:
+        libvirt.virEventInvokeFreeCallback(opaque)
+        self._pending_dec()
+
     def _add_handle(self, fd: int, event: int, cb: Any, opaque: Any) -> int:
         descriptor = libvirtaio.Descriptor(self, fd)
         callback = libvirtaio.FDCallback(self, cb, opaque, descriptor=descriptor, event=event)
