@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import httpx2
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from evac_common.store import intent
 from tests.unit.api.cluster import Cluster
@@ -68,3 +71,36 @@ async def test_the_openapi_document_describes_every_route(cluster: Cluster) -> N
                     content = operation["responses"][status]["content"]
                     assert "application/problem+json" in content, f"{verb} {path} {status}"
     assert "Problem" in document["components"]["schemas"]
+
+
+class Broken:
+    """A part of the desk with a fault."""
+
+    async def show(self) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+
+async def test_a_fault_of_ours_is_a_problem_without_details(cluster: Cluster) -> None:
+    cluster.app.state.desk = replace(cluster.app.state.desk, cluster=Broken())
+    transport = httpx2.ASGITransport(cluster.app, raise_app_exceptions=False)
+
+    async with httpx2.AsyncClient(transport=transport, base_url="http://evac.example") as http:
+        response = await http.get(
+            "/v1/cluster", headers={"Authorization": f"Bearer {cluster.token}"}
+        )
+
+    assert response.status_code == 500
+    assert response.json()["code"] == "internal"
+    assert "ZeroDivision" not in response.text
+
+
+async def test_a_database_that_is_away_is_503_and_to_be_tried_again(cluster: Cluster) -> None:
+    async with cluster.store.transaction() as tx:
+        await tx.execute(text("ALTER TABLE node_spec RENAME TO not_yet_migrated"))
+
+    response = await cluster.call("GET", "/v1/nodes")
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "2"
+    assert response.json()["code"] == "store.unavailable"
+    assert "evac-api migrate" in response.json()["detail"]

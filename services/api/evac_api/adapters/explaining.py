@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 from sqlalchemy import RowMapping, select
 
@@ -16,6 +18,12 @@ from evac_common.store.transaction import Transaction
 
 OWNERS_MAX: Final = 3  # the present one, the one before, and how that one came to it
 EVENTS_MAX: Final = 100
+_MEANING: Final = {  # the api's audit rows about intent; an apply says which in its detail
+    "instance.start": RunStrategy.ALWAYS.value,
+    "instance.stop": RunStrategy.HALTED.value,
+    "instance.delete": "deleted",
+    "instance.apply": "",
+}
 ALARMS: Final = ("instance.double_run_suspected", "instance.quarantined")
 
 
@@ -59,23 +67,24 @@ def _distinct(owned: Iterable[Owned]) -> Iterable[Owned]:
     return {one.node_id: one for one in owned}.values()
 
 
-async def _wanted(tx: Transaction, row: RowMapping) -> tuple[Any, str]:
-    """Who said last that it should run or not, and when."""
+async def _wanted(tx: Transaction, row: RowMapping) -> tuple[datetime, str]:
+    """Who said that it should run, or not, and when: the oldest word that still holds."""
     table = outbox.audit
-    last = await tx.row(
+    said = await tx.rows(
         select(table)
-        .where(table.c.subject == row["id"], table.c.service == "api")
-        .where(
-            table.c.action.in_(
-                ["instance.start", "instance.stop", "instance.apply", "instance.delete"]
-            )
-        )
+        .where(table.c.subject == row["id"], table.c.action.in_(tuple(_MEANING)))
         .order_by(table.c.sequence.desc())
-        .limit(1)
+        .limit(EVENTS_MAX)
     )
-    if last is None:
+    meaning = "deleted" if row["deleted_at"] is not None else row["run_strategy"]
+    still = list(itertools.takewhile(lambda one: _meant(one) == meaning, said))
+    if not still:
         return row["updated_at"], ""
-    return last["created_at"], f"{last['reason']} ({last['actor']})"
+    return still[-1]["created_at"], f"{still[-1]['reason']} ({still[-1]['actor']})"
+
+
+def _meant(row: RowMapping) -> str:
+    return _MEANING[row["action"]] or str(row["detail"].get("run_strategy"))
 
 
 async def _owned(tx: Transaction, instance_id: str, names: Mapping[str, str]) -> list[Owned]:

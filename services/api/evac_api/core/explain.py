@@ -262,9 +262,18 @@ def _proof(owner: Owned, proof: Proof) -> StepView:
 
 
 def _sentence(evidence: Any) -> str:
+    """Evidence is stored for programs; this is how a person reads it."""
     if isinstance(evidence, Mapping):
-        return ", ".join(f"{key} {value}" for key, value in evidence.items())
+        return ", ".join(f"{key} {_words(value)}" for key, value in evidence.items())
     return str(evidence)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(str(item) for item in value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_words(item) for item in value)
+    return str(value)
 
 
 def _choice(facts: Facts, owner: Owned | None) -> list[StepView]:
@@ -281,7 +290,7 @@ def _choice(facts: Facts, owner: Owned | None) -> list[StepView]:
 
 def _evacuated(item: Item, owner: Owned) -> StepView:
     what = f"evacuation of {item.node} opened"
-    return _step("evacuation", item.opened_at, what, item.reason, state=item.state, to=owner.node)
+    return _step("evacuation", item.opened_at, what, state=item.state, to=owner.node)
 
 
 def _candidates(candidates: Sequence[Mapping[str, Any]], at: datetime | None) -> list[StepView]:
@@ -381,7 +390,7 @@ def _open_item(facts: Facts) -> list[StepView]:
 
 
 def _alarm(one: Happened) -> StepView:
-    return _step("alarm", one.at, one.name, one.why, **dict(one.data))
+    return StepView(kind="alarm", at=one.at, what=one.name, why=one.why, detail=dict(one.data))
 
 
 def _last(happened: Sequence[Happened], names: tuple[str, ...]) -> Happened | None:
