@@ -8,9 +8,8 @@ import platform
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from evac_common.bus.inbox import receive
-
 from evac_common.bus import topology
+from evac_common.bus.inbox import receive
 from evac_common.bus.port import Bus, Delivery, Verdict
 from evac_common.bus.rabbitmq import RabbitBus
 from evac_common.bus.timings import BusTimings

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import RowMapping, Select, Table, delete, insert, select, update
@@ -23,7 +22,6 @@ from evac_common.service.clock import Clock
 from evac_common.service.periodic import Wake
 from evac_common.store import intent, nodes, outbox, placement
 from evac_common.store.engine import Connect, Store
-from evac_common.store.migrations import migrate
 from evac_scheduler.adapters.store import SqlDatabase
 from evac_scheduler.core.policy import Policy
 from evac_scheduler.handlers.reports import Reports
@@ -76,28 +74,31 @@ def id_of(name: str) -> str:
 
 
 class Cluster:
+    """`url` is a migrated database; `role_url` opens it as the scheduler's own role does."""
+
     def __init__(
         self,
-        folder: Path,
+        url: str,
         policy: Policy | None = None,
         *,
+        role_url: str | None = None,
         clock: Clock | None = None,
         connect: Connect | None = None,
     ) -> None:
         self.hand = ManualClock()
         self.clock: Clock = clock or self.hand
-        self._connect = connect
+        self.url, self._role_url, self._connect = url, role_url or url, connect
         self.policy = policy or Policy()
-        self.url = f"sqlite:///{folder / 'evac.db'}"
-        migrate(self.url)
-        self._stores: list[Store] = []
+        self.store = Store.open(url, service="test", clock=self.clock, connect=connect)
+        self._stores = [self.store]
         self.scheduler = self.replica()
-        self.store = self.scheduler.store
         self._read_to = 0
         self.incarnations: dict[str, int] = {}
 
     def replica(self) -> Replica:
-        store = Store.open(self.url, service="scheduler", clock=self.clock, connect=self._connect)
+        store = Store.open(
+            self._role_url, service="scheduler", clock=self.clock, connect=self._connect
+        )
         self._stores.append(store)
         return Replica(store, self.clock, self.policy)
 

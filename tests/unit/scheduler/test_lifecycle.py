@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import select
 
 from evac_common.bus.port import Verdict
 from evac_common.messages import commands, reports
 from evac_common.messages.reports import DomainSeen, RefusalReason
 from evac_common.model.states import ExitReason, NodeState, RunStrategy
 from evac_common.store import placement
-from sqlalchemy import select
 from tests.unit.scheduler.cluster import TERM, Cluster, id_of
 
 

@@ -74,9 +74,7 @@ def test_ties_are_broken_by_name_whatever_the_order_of_the_rows() -> None:
 def test_each_filter_says_why(node: NodeView, why: str) -> None:
     pools = {"shared": PoolView(name="shared", nodes=frozenset({"id-n1"}))}
     fits = replace(_node("n1"), bridges=frozenset({"br0"}), labels={"zone": "a"})
-    request = replace(
-        _request(), pools=("shared",), bridges=("br0",), node_selector={"zone": "a"}
-    )
+    request = replace(_request(), pools=("shared",), bridges=("br0",), node_selector={"zone": "a"})
     assert placement.plan(_view(fits, pools=pools), [request])[0].node_id == "id-n1"
 
     changed = replace(

@@ -1,9 +1,8 @@
-"""A dead node's instances come back, whatever is lost, repeated, refused or interrupted on the way."""
+"""A dead node's instances come back, whatever is lost, repeated, refused or interrupted."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -283,23 +282,21 @@ async def test_local_storage_waits_for_its_own_node_and_restarts_there(cluster: 
     assert (await cluster.items("db-1"))[0]["state"] == "done"
 
 
-async def test_a_reservation_on_a_node_that_left_up_returns(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, Policy(limits=Limits(per_node=1)))
-    try:
-        await _twelve_on_n1(cluster)
-        await cluster.prove_dead("n1")
-        await cluster.scheduler.sweep()
-        on_n2 = [r for r in await cluster.reservations() if r["node_id"] == id_of("n2")]
-        assert len(on_n2) == 5
+async def test_a_reservation_on_a_node_that_left_up_returns(cluster: Cluster) -> None:
+    cluster.policy = Policy(limits=Limits(per_node=1))
+    cluster.scheduler = cluster.replica()
+    await _twelve_on_n1(cluster)
+    await cluster.prove_dead("n1")
+    await cluster.scheduler.sweep()
+    on_n2 = [row for row in await cluster.reservations() if row["node_id"] == id_of("n2")]
+    assert len(on_n2) == 5
 
-        await cluster.node_is("n2", NodeState.SUSPECT)
-        await cluster.scheduler.sweep()
+    await cluster.node_is("n2", NodeState.SUSPECT)
+    await cluster.scheduler.sweep()
 
-        reserved = await cluster.reservations()
-        assert {row["node_id"] for row in reserved} == {id_of("n3")}
-        assert len(reserved) == 10
-    finally:
-        await cluster.close()
+    reserved = await cluster.reservations()
+    assert {row["node_id"] for row in reserved} == {id_of("n3")}
+    assert len(reserved) == 10
 
 
 async def test_a_crash_between_plan_and_wave_is_resumed_by_another_replica(
@@ -344,9 +341,7 @@ async def test_halting_between_plan_and_wave_cancels_item_and_reservation(
 
 
 @pytest.mark.parametrize("replicas", [2, 3])
-async def test_schedulers_that_race_assign_everything_once(
-    cluster: Cluster, replicas: int
-) -> None:
+async def test_schedulers_that_race_assign_everything_once(cluster: Cluster, replicas: int) -> None:
     names = await _twelve_on_n1(cluster)
     others = [cluster.scheduler, *(cluster.replica() for _ in range(replicas - 1))]
     await cluster.prove_dead("n1")

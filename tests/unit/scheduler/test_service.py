@@ -1,4 +1,4 @@
-"""The whole service, on virtual time: its tasks, the embedded bus, the relay, two replicas, kills."""
+"""The whole service on virtual time: tasks, embedded bus, relay, two replicas, kills."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from evac_common.messages.codec import Envelope
 from evac_common.messages.registry import Message
 from evac_common.model.identity import SCHEDULER_USER, node_user
 from evac_common.store.engine import Store
+from evac_common.store.migrations import migrate
 from evac_common.store.synchronous import connect
 from evac_lab.simulated import loop as seeded
 from evac_lab.simulated.clock import VirtualClock
@@ -117,7 +118,9 @@ def in_world(
         for name in NODES:
             state.users[node_user(id_of(name))] = node_permissions(id_of(name))
         EmbeddedBroker(state)
-        cluster = Cluster(folder, clock=clock, connect=connect)
+        url = f"sqlite:///{folder / 'evac.db'}"
+        migrate(url)
+        cluster = Cluster(url, clock=clock, connect=connect)
         world = World(loop=loop, clock=clock, cluster=cluster, state=state)
         for name in NODES:
             await cluster.node(name)
@@ -247,7 +250,9 @@ def test_settings_that_do_not_fit_together_are_refused_by_name(
     with pytest.raises(SettingsRefused, match="command_deadline_s"):
         Settings.load(config)
     assert cli.main(["check", "--config", str(config)]) == 2
-    assert "does not hold: command_deadline_s (60) >= 2 resend_min_s (80)" in capsys.readouterr().err
+    assert (
+        "does not hold: command_deadline_s (60) >= 2 resend_min_s (80)" in capsys.readouterr().err
+    )
 
 
 def test_check_accepts_the_defaults_and_the_fast_profile(
