@@ -112,7 +112,7 @@ class Runner:
 
     async def run(self) -> Outcome:
         """Bring up, live through, judge. Raises LabFailed when the cluster does not come up."""
-        await self._bring_up()
+        await self.bring_up()
         self._zero_s, self._zero = self._now_s(), self.cluster.now()
         await self._skip_events()
         watcher = asyncio.create_task(self._watch(), name="watch the cluster")
@@ -155,7 +155,8 @@ class Runner:
 
     # -- bringing the cluster up -------------------------------------------------------------
 
-    async def _bring_up(self) -> None:
+    async def bring_up(self) -> None:
+        """Until every node is up and every instance runs. Raises LabFailed when they do not."""
         document = self.scenario.document
         self.progress(f"enrolling {len(document.nodes)} nodes")
         for name, node in document.nodes.items():
