@@ -1,1 +1,1 @@
-"""The bus: a port, the topology, and two adapters (RabbitMQ, embedded) that pass one contract suite."""
+"""The bus: a port, the topology, and two adapters (RabbitMQ, embedded) under one contract."""

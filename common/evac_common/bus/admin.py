@@ -62,7 +62,7 @@ class ManagementAdmin:
     @classmethod
     def connect(cls, url: str, *, user: str, password: str, vhost: str = "evac") -> ManagementAdmin:
         """An admin with a client of its own; `aclose` ends it."""
-        import httpx2  # noqa: PLC0415 - only the api has it installed
+        import httpx2  # only the api has it installed
 
         return cls(
             httpx2.AsyncClient(base_url=url, auth=(user, password), timeout=_CALL_LIMIT_S),
@@ -120,7 +120,7 @@ class ManagementAdmin:
         *,
         missing_is_fine: bool = False,
     ) -> None:
-        import httpx2  # noqa: PLC0415 - only the api has it installed
+        import httpx2  # only the api has it installed
 
         try:
             answer = await self._client.request(method, path, json=body)
@@ -191,7 +191,7 @@ class ManualAdmin:
 
 
 class EmbeddedAdmin:
-    """On the embedded broker's state. It has users and permissions, and asks nobody for a password."""
+    """On the embedded broker's state: users and permissions, and nobody is asked for a password."""
 
     def __init__(self, state: EmbeddedState) -> None:
         self._state = state

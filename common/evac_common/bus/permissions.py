@@ -69,7 +69,7 @@ class Permissions:
 
 
 def node_permissions(node_id: str) -> Permissions:
-    """A node publishes its own reports and heartbeats and reads its own queue; it declares nothing."""
+    """A node publishes its reports and heartbeats and reads its queue; it declares nothing."""
     user = re.escape(node_user(node_id))
     own = {
         Family.REPORT.exchange: TopicPermission(write=rf"^{user}\.[a-z_]+$"),
@@ -84,7 +84,7 @@ def node_permissions(node_id: str) -> Permissions:
 
 
 def controller_permissions(user: str) -> Permissions:
-    """A controller declares and reads everything of evac's; it publishes only what it is the writer of."""
+    """A controller declares and reads all of evac's; it publishes only what it is the writer of."""
     writes = dict.fromkeys(EXCHANGES, NOTHING) | {
         Family.EVENT.exchange: ANYTHING,
         CANARY_EXCHANGE: rf"^{re.escape(user)}\.[0-9a-f]+$",
@@ -93,7 +93,7 @@ def controller_permissions(user: str) -> Permissions:
     allowed = [name for name in EXCHANGES if writes[name] != NOTHING]
     # Writing to the dead-letter exchange is asked for when a queue names it; its topic stays shut.
     names = "|".join(re.escape(name) for name in (*allowed, DEAD_EXCHANGE))
-    # Queues: to bind one is to write to it. Their names never equal an exchange's but for the dead letters'.
+    # Queues: to bind one is to write to it. Only the dead letters' queue has an exchange's name.
     queues = r"evac\.(compute|scheduler|monitor|api|canary)\..+|evac\.events"
     return Permissions(
         configure=r"^evac\.",

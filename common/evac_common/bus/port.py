@@ -1,9 +1,9 @@
 """The port: what a service may ask of a bus, and what the bus promises.
 
-- `publish` returns when the broker has taken responsibility; a timeout means *unknown*, and the same
-  message id is published again later.
-- A handler journals or commits, then returns a verdict. It never does long work: it may be cancelled
-  when the connection is lost, and the message comes again.
+- `publish` returns when the broker has taken responsibility; a timeout means *unknown*, and the
+  same message id is published again later.
+- A handler journals or commits, then returns a verdict. It never does long work: it may be
+  cancelled when the connection is lost, and the message comes again.
 - Order, and absence of repetition, are not promised.
 """
 
@@ -44,7 +44,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A message to publish. `confirm=False` (heartbeats): fire and forget, not mandatory, transient."""
+    """A message to publish. `confirm=False` (heartbeats): transient, sent and forgotten."""
 
     exchange: str
     routing_key: str
@@ -58,7 +58,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A message as it arrived. `user_id` was validated by the broker, or is None: never trust a body alone."""
+    """A message as it arrived. `user_id` was validated by the broker, or is None."""
 
     exchange: str
     routing_key: str
@@ -89,7 +89,7 @@ OFFSET_HEADER: Final = "x-stream-offset"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusHealth:
-    """What the monitor's gate and `/readyz` look at. Times are the loop's monotonic clock, seconds."""
+    """What the monitor's gate and `/readyz` look at. Times are of the loop's clock, in seconds."""
 
     connected: bool
     connected_since_s: float | None  # start of the present connection; None while there is none
@@ -116,7 +116,7 @@ class Consumer(Protocol):
 
 
 class Bus(Protocol):
-    """One service's connection to the bus, under one user. Survives any loss of the broker by itself."""
+    """One service's connection to the bus, under one user. Survives any loss of the broker."""
 
     @property
     def user(self) -> str: ...
@@ -125,7 +125,7 @@ class Bus(Protocol):
     def counters(self) -> BusCounters: ...
 
     async def run(self) -> None:
-        """Connect and stay connected, for ever: one of the service's tasks. Cancelled: disconnect."""
+        """Connect and stay connected, for ever: a task of the service. Cancelled: disconnect."""
 
     async def wait_connected(self) -> None:
         """Return as soon as there is a connection."""
@@ -133,20 +133,24 @@ class Bus(Protocol):
     def health(self) -> BusHealth: ...
 
     async def publish(self, message: Outgoing) -> None:
-        """Raises Unroutable (mandatory, no queue), BusRefused, or BusUnavailable (unknown: publish again)."""
+        """Hand a message to the broker, within the time limit of a call.
+
+        Raises Unroutable (mandatory, and no queue), BusRefused or QueueFull: it was not taken.
+        Raises BusUnavailable when the outcome is unknown: publish again, with the same id.
+        """
 
     async def declare(self, queues: Sequence[Queue]) -> None:
-        """Declare exchanges and these queues with their bindings. Controllers only. Raises as publish."""
+        """Declare exchanges, queues, bindings; raises as publish. Controllers only."""
 
     async def consume(
         self, queue: str | Queue, handler: Handler, *, prefetch: int, offset: Offset | None = None
     ) -> Consumer:
         """Deliver messages to the handler, now and after every reconnect, until cancelled.
 
-        A `Queue` is declared first, at every connect (exclusive ones exist only so). Returns at once,
-        also while the broker is away. An exception from the handler counts as RETRY and is logged.
-        `offset` is for streams, and only for them: where to begin; after a reconnect it goes on behind
-        the last message that was settled.
+        A `Queue` is declared first, at every connect (exclusive ones exist only so). Returns at
+        once, also while the broker is away. An exception from the handler counts as RETRY and is
+        logged. `offset` is for streams, and only for them: where to begin; after a reconnect it
+        goes on behind the last message that was settled.
         """
 
     async def delete_queue(self, name: str) -> None:

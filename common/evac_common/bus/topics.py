@@ -1,4 +1,4 @@
-"""Topic patterns as AMQP 0-9-1 matches them: `*` is one word, `#` is any number of words, also none."""
+"""Topic patterns as AMQP 0-9-1 has them: `*` is one word, `#` any number of words, also none."""
 
 from __future__ import annotations
 

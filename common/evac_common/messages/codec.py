@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-import msgpack
+import msgpack  # type: ignore[import-untyped] # ships no types; what comes out is checked here
 from cloudevents.core.bindings import rabbitmq
 from cloudevents.core.exceptions import BaseCloudEventException
 from cloudevents.core.v1.event import CloudEvent

@@ -81,6 +81,10 @@ def _value(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any])
         return _value(name, schema["anyOf"][0], definitions)
     if name in _BY_NAME:
         return _BY_NAME[name]
+    return _of_type(name, schema, definitions)
+
+
+def _of_type(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Any:
     match schema["type"]:
         case "string":
             return _text(name, schema)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+
 from evac_lab.real.servers import RabbitMQ, missing_programs
 
 

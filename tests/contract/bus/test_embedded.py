@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
+
 from evac_common.bus.admin import EmbeddedAdmin
 from evac_common.bus.embedded import EmbeddedBroker, EmbeddedBus, EmbeddedState, Link
 from evac_common.bus.port import Bus
 from evac_common.bus.timings import BusTimings
 from evac_common.service.clock import SystemClock
-
 from tests.contract.bus.contract import BusContract
 from tests.contract.bus.world import World
 
@@ -64,8 +62,8 @@ class EmbeddedWorld:
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    yield EmbeddedWorld()
+def world() -> World:
+    return EmbeddedWorld()
 
 
 class TestEmbedded(BusContract):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
+
 from evac_common.bus.admin import ManagementAdmin
 from evac_common.bus.port import Bus
 from evac_common.bus.rabbitmq import RabbitBus
@@ -15,7 +16,6 @@ from evac_common.bus.timings import BusTimings
 from evac_common.model.identity import node_of_user
 from evac_common.service.clock import SystemClock
 from evac_lab.real.servers import RabbitMQ
-
 from tests.contract.bus.cable import Cable
 from tests.contract.bus.contract import BusContract
 from tests.contract.bus.world import DEADLINE_S, World
@@ -74,8 +74,8 @@ class RabbitWorld:
     async def kill(self) -> None:
         """Not before the broker has all quorum queues on its list on disk.
 
-        It writes that list 0.5 s after a queue is made. Killed earlier, RabbitMQ 3.10 comes back with
-        a queue that has no leader for a minute: true, and nothing a client can do about it.
+        It writes that list 0.5 s after a queue is made. Killed earlier, RabbitMQ 3.10 comes back
+        with a queue that has no leader for a minute, and no client can do anything about it.
         """
         names = [name async for name in self.admin.quorum_queues()]
         async with asyncio.timeout(DEADLINE_S):

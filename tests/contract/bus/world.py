@@ -1,4 +1,4 @@
-"""What the bus contract needs of its surroundings: a broker that can be killed and links that can be cut."""
+"""What the contract needs around a bus: a broker that can be killed, links that can be cut."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class World(Protocol):
     """One broker, fresh for each test, with the controllers' users on it."""
 
     timings: BusTimings
-    admin: BrokerAdmin
+
+    @property
+    def admin(self) -> BrokerAdmin: ...
 
     def bus(self, user: str, *, claims: str | None = "", careful: bool = False) -> Bus:
         """A bus for a user that exists (or not); not running yet.

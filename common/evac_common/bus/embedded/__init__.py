@@ -1,4 +1,4 @@
-"""The bus in memory: for the demo, the simulator and tests. Faults on demand, no threads, loop time only."""
+"""The bus in memory, for demo, simulator and tests: faults on demand, loop time only."""
 
 from evac_common.bus.embedded.broker import EmbeddedBroker
 from evac_common.bus.embedded.client import EmbeddedBus

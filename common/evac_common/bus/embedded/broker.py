@@ -1,7 +1,7 @@
-"""The embedded broker: RabbitMQ's behaviour, as far as evac relies on it, in memory and on loop time.
+"""The embedded broker: RabbitMQ's behaviour, as far as evac relies on it, in memory, on loop time.
 
-All its work is synchronous. What it does later (handing out messages, expiring them) is scheduled in
-an empty context: it belongs to no client's process.
+All its work is synchronous. What it does later (handing out messages, expiring them) is scheduled
+in an empty context: it belongs to no client's process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Attached:
 
 
 class EmbeddedBroker:
-    """A running broker on a state. `stop` is a kill -9; a new broker on the same state is the restart."""
+    """A running broker. `stop` is a kill -9; a new broker on the same state is the restart."""
 
     def __init__(self, state: EmbeddedState) -> None:
         self.state = state
@@ -80,7 +80,7 @@ class EmbeddedBroker:
             self.state.listening = None
 
     def alarm(self, on: bool) -> None:
-        """Memory or disk alarm: publishes hang; those that wait when it ends are carried out then."""
+        """Memory or disk alarm: publishes hang; those that wait when it ends are done then."""
         self.alarmed = on
         self._alarm_changed_s = asyncio.get_running_loop().time()
         if not on:
@@ -90,7 +90,7 @@ class EmbeddedBroker:
                     self.publish(connection, message, claims, answer)
 
     def publishing_works(self, link: Link) -> tuple[float, float | None]:
-        """Since when a publish over `link` is answered (loop time), and since when it is not, if so."""
+        """Since when a publish over `link` is answered, and since when it is not (loop time)."""
         since_s = max(self._alarm_changed_s, link.changed_at_s)
         ill_s = [
             at_s

@@ -246,7 +246,7 @@ class EmbeddedBus:
         exchanges[message.exchange] = exchanges.get(message.exchange, 0) + 1
 
     def _channel_closed(self, error: BusRefused) -> None:
-        """A refusal closes the channel: whatever else was in flight on it has an unknown outcome."""
+        """A refusal closes the channel: the outcome of all that was in flight on it is unknown."""
         self._log.error("bus refused a message", why=str(error))
         for future in list(self._pending):
             _resolve(future, BusUnavailable("the channel was closed by another refused message"))

@@ -99,8 +99,8 @@ class ClientEnd(Protocol):
 class Connection:
     """One TCP connection between a client and a broker, with what each end believes about it.
 
-    Each end's work is scheduled in that end's own context, so that a crash of one process never takes
-    with it what belongs to the other.
+    Each end's work is scheduled in that end's own context, so that a crash of one process never
+    takes with it what belongs to the other.
     """
 
     def __init__(self, broker: EmbeddedBroker, client: ClientEnd, link: Link, user: str) -> None:

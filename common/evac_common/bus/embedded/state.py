@@ -1,7 +1,7 @@
 """What a broker has on its disk: users, exchanges, queues, bindings and the messages in them.
 
-It outlives the broker object, as a disk outlives a killed process; a broker started on the same state
-is the restarted one.
+It outlives the broker object, as a disk outlives a killed process; a broker started on the same
+state is the restarted one.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class EmbeddedState:
         return cls(users={user: controller_permissions(user) for user in CONTROLLER_USERS})
 
     def waiting(self, queue: str) -> tuple[Delivery, ...]:
-        """What waits in a queue (or is kept in a stream), first to last; for tests and the judge."""
+        """What waits in a queue or is kept in a stream, first to last; for tests and judge."""
         return tuple(self.queues[queue].waiting())
 
     def read_stream(self, name: str, offset: int = 0) -> tuple[Delivery, ...]:

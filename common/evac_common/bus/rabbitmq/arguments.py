@@ -1,4 +1,4 @@
-"""A `Queue` as RabbitMQ's declaration arguments. They are fixed for ever: another value is refused."""
+"""A `Queue` as RabbitMQ's arguments. They are fixed for ever: another value is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bus of one service on RabbitMQ: the supervisor that keeps it connected, and the port's verbs."""
+"""The bus of one service on RabbitMQ: its supervisor, and the port's verbs."""
 
 from __future__ import annotations
 

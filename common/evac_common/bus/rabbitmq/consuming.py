@@ -90,7 +90,7 @@ class Subscription:
                 await declare_exchanges(channel)
                 await declare_queue(channel, self.declared)
             underlay = await channel.get_underlay_channel()
-            # Newer libraries tell of a cancelled consumer; with older ones the regular count finds it.
+            # aiormq 7 tells of a cancelled consumer; with an older one the regular count finds it.
             hooks = getattr(underlay, "on_consumer_cancel_callbacks", None)
             if hooks is not None:
                 hooks.add(lambda _: ended.set())

@@ -1,4 +1,4 @@
-"""Publishing over one connection: pipelined, every answer awaited, a channel replaced after an error."""
+"""Publishing over one connection: pipelined, every answer awaited, broken channels replaced."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Publisher:
             async with within(self._limit_s, what), self._in_flight:
                 await self._send(self._confirmed, message)
         except BusRefused:
-            # A refusal closes the channel, and everything in flight on it ends with that same error.
+            # A refusal closes the channel, and all that is in flight on it ends with that error.
             # Whose fault it was shows when each is tried again alone.
             async with within(self._limit_s, what), self._one_alone:
                 await self._send(self._alone, message)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -23,7 +25,7 @@ from evac_common.bus.topology import CANARY_EXCHANGE
 from evac_common.errors import BusRefused, BusUnavailable, Unroutable
 from evac_common.messages.registry import Family
 
-#: The library reports each failed attempt as an error; our supervisor says it once, with the reason.
+#: The library reports each failed attempt as an error; our supervisor says it once, and why.
 _LIBRARY_LOGS: Final = ("aiormq.connection", "aiormq.channel", "aio_pika.connection")
 
 
@@ -133,12 +135,10 @@ class Session:
 
         await self._prove(ask)
 
-    async def _prove(self, once: Any) -> None:
+    async def _prove(self, once: Callable[[], Awaitable[None]]) -> None:
         while True:
-            try:
+            with suppress(BusUnavailable):  # judged by time, below
                 await once()
-            except BusUnavailable:
-                pass  # judged by time, below
             now_s = asyncio.get_running_loop().time()
             if now_s - (self.canary_at_s or self.since_s) > self._timings.canary_limit_s:
                 raise BusUnavailable("no canary came back through the broker")
