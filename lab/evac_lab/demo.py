@@ -19,7 +19,7 @@ from evac_lab.simulated.run import Doubles, simulate
 from evac_lab.view import View
 
 CALM_PACE = 16.0  # virtual seconds per real second
-EVENTFUL_PACE = 3.0
+EVENTFUL_PACE = 3.5
 EXPLAINED = "db-1"
 
 
