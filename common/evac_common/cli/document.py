@@ -77,7 +77,7 @@ def _build(node: yaml.Node, path: Path, source: str, lines: dict[Path, int]) -> 
         for key_node, value_node in node.value:
             key = _build(key_node, (*path, "<key>"), source, lines)
             at = key_node.start_mark.line + 1
-            # YAML 1.1 reads bare on/off/yes/no as booleans; as a key it can only be meant as a word.
+            # YAML 1.1 reads bare on, off, yes, no as booleans; a key can only be meant as a word.
             key = key_node.value if isinstance(key, bool) else key
             if not isinstance(key, str):
                 raise DocumentInvalid(

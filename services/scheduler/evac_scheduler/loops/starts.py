@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from evac_common.errors import Conflict, UnprovenAssignment
+from evac_common.errors import Conflict, LedgerRefused
 from evac_common.messages import events
 from evac_common.model.identity import Gen
 from evac_common.model.states import NodeState, Phase
@@ -45,7 +45,7 @@ class Starts:
         chosen: list[str] = []
         try:
             await in_transaction(self._database, lambda records: self._launch_wave(records, chosen))
-        except UnprovenAssignment as refused:
+        except LedgerRefused as refused:
             self._log.warning("the ledger refused a wave: one by one now", why=str(refused))
             for instance_id in tuple(chosen):
                 await self._launch_one(instance_id)
@@ -55,7 +55,7 @@ class Starts:
             await in_transaction(
                 self._database, lambda records: self._launch_wave(records, [], only=instance_id)
             )
-        except UnprovenAssignment as refused:
+        except LedgerRefused as refused:
             self._log.error(
                 "the ledger refused an owner", instance_id=instance_id, why=str(refused)
             )
