@@ -133,7 +133,7 @@ class SeededLoop(asyncio.BaseEventLoop):
             setattr(task, "_log_destroy_pending", False)  # noqa: B010 - ended on purpose
             if not task.done():
                 with contextlib.suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr]  # always a coroutine here
+                    task.get_coro().close()
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         self.close()
