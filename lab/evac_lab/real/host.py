@@ -276,6 +276,39 @@ class Host:
         """
         return Daemon(name=name, directory=self.directory, outlives_starter=self._keep)
 
+    def install(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> Path:
+        """Make a program start at every boot from the next one on; its log file is returned."""
+        unit = self.directory / "units" / f"{name}.json"
+        unit.parent.mkdir(mode=0o700, exist_ok=True)
+        unit.write_text(json.dumps({"argv": list(argv), "environment": dict(environment)}))
+        return self.directory / f"{name}.log"
+
+    def outside(self, inside: ProcessId) -> ProcessId | None:
+        """A process of the host, which numbers it `inside`, as this machine numbers it."""
+        first = self.process_one
+        if first is None:
+            return None
+        try:
+            namespace = Path(f"/proc/{first.pid}/ns/pid").readlink()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                if (entry / "ns" / "pid").readlink() != namespace:
+                    continue
+                status = (entry / "status").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+            if int(numbers.split()[-1]) == inside.pid:
+                found = ProcessId.of(int(entry.name))
+                # A number used again by a stranger is not the process that was meant.
+                same = found is not None and found.started_ticks == inside.started_ticks
+                return found if same else None
+        return None
+
     @property
     def _libvirt_socket(self) -> Path:
         return self.directory / "run" / "libvirt" / "libvirt-sock"

@@ -1,5 +1,8 @@
 """Process 1 of a lab host: arranges the mounts, keeps libvirtd running, reaps orphans.
 
+Programs of the host's `units` folder are started once per boot, whoever switched the host on:
+`NAME.json` holds `argv` and `environment`; what they say is in `NAME.log`.
+
 Run by path with the plain interpreter and the standard library, in fresh mount, UTS, IPC and
 process namespaces: `python -I -S host_init.py HOST_DIRECTORY`. When it dies, the kernel kills
 everything in the host: that is the power cut. SIGTERM is the power button: everybody gets SIGTERM
@@ -74,12 +77,32 @@ def _arrange(directory: Path, shared: Path, *, hide_kvm: bool) -> None:
 
 def _keep_running(directory: Path) -> NoReturn:
     libvirtd = _start_libvirtd(directory)
+    units = _start_units(directory)
     while True:
         pid, _status = os.wait()
         if pid == libvirtd.pid:
             libvirtd.returncode = 0  # reaped by us: Popen must not wait for this number again
             time.sleep(LIBVIRTD_RESTART_S)
             libvirtd = _start_libvirtd(directory)
+        elif pid in units:
+            units.pop(pid).returncode = 0
+
+
+def _start_units(directory: Path) -> dict[int, subprocess.Popen[bytes]]:
+    started = {}
+    for unit in sorted((directory / "units").glob("*.json")):
+        wanted = json.loads(unit.read_text())
+        with (directory / f"{unit.stem}.log").open("ab") as log:
+            child = subprocess.Popen(
+                wanted["argv"],
+                env={"PATH": os.environ["PATH"], **wanted["environment"]},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        started[child.pid] = child
+    return started
 
 
 def _start_libvirtd(directory: Path) -> subprocess.Popen[bytes]:

@@ -215,18 +215,8 @@ class RealLab:
             return
         net = self.network
         progress("ending every process of the lab")
-        # BMCs before hosts: they could switch one on again.
-        for _ in range(100):
-            living = net.processes()
-            if not living:
-                break
-            for process in living:
-                process.signal(signal.SIGKILL)
-            await asyncio.sleep(0.02)
-        else:
-            raise LabError("processes of the lab do not die", pids=[p.pid for p in living])
+        await until(lambda: _emptied(net), deadline_s=10.0, what="the lab's processes are gone")
         progress("removing namespaces and files")
-        net.remove()
         self._servers = None
         # The mark goes last: whatever interrupts this, `down` can be repeated.
         for entry in self.directory.iterdir():
@@ -306,6 +296,22 @@ class RealLab:
                 ),
             )
         return self._servers
+
+
+def _emptied(net: Network) -> bool:
+    """Kill what is in the lab's namespaces and, when nothing is, remove them; whether all is gone.
+
+    To be asked until it is so: a BMC may be switching a host on just now.
+    """
+    if net.commands():
+        return False
+    living = net.processes()
+    for process in living:
+        process.signal(signal.SIGKILL)
+    if living:
+        return False
+    net.remove()
+    return not net.namespaces() and not net.commands()
 
 
 def _remove(entry: Path) -> None:

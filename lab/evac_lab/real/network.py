@@ -114,6 +114,24 @@ class Network:
         )
         return tuple(found for pid in pids if (found := ProcessId.of(pid)) is not None)
 
+    def commands(self) -> tuple[int, ...]:
+        """Commands under way that make or change this lab's namespaces.
+
+        One may outlive a killed tool by a moment, and make what a `down` has just removed.
+        """
+        mark = f"evac-{self.lab_id}-".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                program_name, *arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if program_name.endswith((b"/ip", b"/nsenter")) and mark in b"\0".join(arguments):
+                found.append(int(entry.name))
+        return tuple(found)
+
     def remove(self) -> None:
         """Remove every namespace of the lab, whose processes must be gone: they would keep it."""
         for name in self.namespaces():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 SERVERS: dict[str, tuple[str, ...]] = {
     "rabbitmq-server": ("/usr/lib/rabbitmq/bin/rabbitmq-server",),
@@ -49,7 +49,7 @@ def find_program(name: str) -> str | None:
     return found[-1] if found else None
 
 
-def missing_packages(groups: Iterable[dict[str, tuple[str, ...]]]) -> tuple[str, ...]:
+def missing_packages(groups: Iterable[Mapping[str, Sequence[str]]]) -> tuple[str, ...]:
     """Packages of `groups` of which at least one program is absent, sorted."""
     wanted = {package: programs for group in groups for package, programs in group.items()}
     return tuple(

@@ -230,12 +230,17 @@ class PostgreSQL:
         self._data.joinpath("pg_hba.conf").write_text(access)
 
     async def _initdb(self, password_file: Path) -> None:
+        # In the server's network, where whoever takes a lab down looks for what belongs to it.
+        enter = (
+            [program("nsenter"), f"--net=/run/netns/{self.network}", "--"] if self.network else []
+        )
         as_user = (
             [program("setpriv"), "--reuid=postgres", "--regid=postgres", "--init-groups", "--"]
             if self._system_user
             else []
         )
         process = await asyncio.create_subprocess_exec(
+            *enter,
             *as_user,
             program(_BIN + "initdb"),
             f"--pgdata={self._data}",
