@@ -33,8 +33,6 @@ _RING_START, _RING = 64, 8128
 DISK_BYTES = (_RING_START + _RING) * _SECTOR
 _HEAD = 8 * _SECTOR
 _HEADER = struct.Struct("<4sI")
-_HEAD = 8 * _SECTOR
-_HEAD_START = struct.Struct("<4sI")
 _MAILBOX = 9 * _SECTOR
 _MAIL = struct.Struct("<4sI1s")
 _RECORD = struct.Struct("<4sIIQ16s7sB")
@@ -113,19 +111,11 @@ def newer(path: Path, *, after: int) -> tuple[Record, ...]:
     finally:
         os.close(descriptor)
     # A sector may hold a later record by now: it is found again, by its own number, next time.
-    found = [_record(data) for data in read if data[:4] == b"EVHB"]
-    return tuple(record for record, number in zip(found, numbers) if record.number == number)
-
-
-def newest(path: Path) -> Record | None:
-    """The last record of a disk file, None on a new disk; cheap, unlike `history`."""
-    with path.open("rb", buffering=0) as disk:
-        disk.seek(_HEAD)
-        magic, following = _HEAD_START.unpack(disk.read(_HEAD_START.size))
-        if magic != b"EVHD" or following == 0:
-            return None
-        disk.seek((_RING_START + (following - 1) % _RING) * _SECTOR)
-        return _record(disk.read(_RECORD.size))
+    return tuple(
+        record
+        for data, number in zip(read, numbers, strict=True)
+        if data[:4] == b"EVHB" and (record := _record(data)).number == number
+    )
 
 
 def incarnations(records: Sequence[Record]) -> tuple[Incarnation, ...]:
@@ -163,8 +153,7 @@ async def next_record(path: Path, *, after: int = -1, deadline_s: float = 20.0) 
     found: list[Record] = []
 
     def is_there() -> bool:
-        record = newest(path)
-        found[:] = [record] if record is not None and record.number > after else []
+        found[:] = newer(path, after=after)[-1:]
         return bool(found)
 
     await until(is_there, deadline_s=deadline_s, what=f"a record on {path.name} after {after}")
