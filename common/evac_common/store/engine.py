@@ -116,7 +116,19 @@ class Store:
         """Give every connection back. The store may be used again afterwards."""
         if not self._abandoned:
             await self._engine.dispose()
+            if not self._immediate:
+                await self._threads_ended()
             self._raw.clear()
+
+    async def _threads_ended(self) -> None:
+        """Wait for SQLite's threads. That of a cancelled call may still be busy, and would tell its
+        result to a loop that is closed by then.
+        """
+        deadline_s = asyncio.get_running_loop().time() + LOCK_LIMIT_S
+        while any(vars(connection)["_thread"].is_alive() for connection in self._raw):
+            if asyncio.get_running_loop().time() > deadline_s:
+                return  # a daemon thread: it ends with the process
+            await asyncio.sleep(0.005)
 
     def abandon(self) -> None:
         """What `kill -9` of the service does to its SQLite connections, for the simulator.
@@ -222,8 +234,10 @@ def _sqlite(address: URL, connect: Connect | None, raw: list[aiosqlite.Connectio
     path = str(address.database)
 
     async def creator() -> aiosqlite.Connection:
-        connection = await (connect or _threaded)(path)
-        await _prepare_sqlite(connection, wait=connect is None)
+        if connect is None:
+            return await _threaded(path, raw)
+        connection = await connect(path)
+        await _prepare_sqlite(connection, wait=False)
         raw[:] = [other for other in raw if vars(other)["_connection"] is not None]
         raw.append(connection)
         return connection
@@ -249,11 +263,20 @@ def _postgresql(address: URL, service: str) -> AsyncEngine:
     return engine
 
 
-async def _threaded(path: str) -> aiosqlite.Connection:
+async def _threaded(path: str, raw: list[aiosqlite.Connection]) -> aiosqlite.Connection:
     connection = aiosqlite.connect(path, isolation_level=None)
     thread = vars(connection)["_thread"]
     thread.daemon = True  # a forgotten connection must not keep the process alive
-    return await connection
+    raw[:] = [other for other in raw if vars(other)["_thread"].is_alive()]
+    try:
+        await connection
+        await _prepare_sqlite(connection, wait=True)
+    except BaseException:  # whoever wanted it was cancelled: nobody else would end its thread
+        connection.stop()
+        raise
+    finally:
+        raw.append(connection)
+    return connection
 
 
 async def _prepare_sqlite(connection: aiosqlite.Connection, *, wait: bool) -> None:
