@@ -222,10 +222,14 @@ def _listener(settings: Settings) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM
         )[0]
-        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SettingsRefused(f"listen: {settings.listen} is no address: {error}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except (OSError, OverflowError) as error:
+        listener.close()
         raise SettingsRefused(f"listen: cannot listen on {settings.listen}: {error}") from error
     return listener
 
