@@ -7,6 +7,7 @@ file is wrong, 3 this machine cannot run it (root, programs).
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,8 @@ from evac_common.errors import EvacError
 from evac_lab import demo as demo_module
 from evac_lab.real.errors import CannotRunHere
 from evac_lab.report import as_json, print_outcome
+from evac_lab.restarts import Restart, print_restarts, restarts
+from evac_lab.runner import Outcome
 from evac_lab.scenario.reading import Scenario, read
 from evac_lab.simulated.run import Doubles, simulate
 from evac_lab.view import View
@@ -93,33 +96,114 @@ class Nodes(StrEnum):
 def run_command(
     file: Annotated[Path, typer.Argument(help="A scenario file.")],
     nodes: Annotated[Nodes, typer.Option(help="What nodes are made of.")] = Nodes.LIBVIRT,
+    repeat: Annotated[int, typer.Option(help="So many runs, one after the other.", min=1)] = 1,
     logs: Annotated[
-        Path | None, typer.Option(help="Keep the cluster's folder, with every log, there.")
+        Path | None, typer.Option(help="Keep every log there (in a folder per run).")
     ] = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Run a scenario on real processes: RabbitMQ, PostgreSQL, the services, BMCs; in real time."""
-    from evac_lab.real.run import run_on_processes  # the other commands need no servers
-
     _logs(verbose)
     console = Console(stderr=json)
     scenario = _read(file)
-    if nodes is Nodes.LIBVIRT:
-        raise CannotRunHere("nodes of libvirt are not part of `run` yet: use --nodes processes")
+    found: list[Restart] = []
+    passed = True
+    for number in range(1, repeat + 1):
+        kept = logs if logs is None or repeat == 1 else logs / str(number)
+        outcome = _run_once(scenario, nodes, console, kept)
+        passed &= outcome.passed
+        found += restarts(outcome)
+        if json:
+            typer.echo(as_json(outcome))
+        else:
+            print_outcome(console, outcome)
+    print_restarts(console, found)
+    raise typer.Exit(0 if passed else 1)
+
+
+def _run_once(scenario: Scenario, nodes: Nodes, console: Console, logs: Path | None) -> Outcome:
+    # Imported here, as the other commands need none of it: programs, root, libvirt.
+    from evac_lab.real.labs import run_on_libvirt
+    from evac_lab.real.run import run_on_processes
+
     with View(console) as view:
-        outcome = run_on_processes(
-            scenario,
-            on_line=view.line,
-            on_picture=view.picture,
-            progress=lambda text: Console(stderr=True).print(text, highlight=False, style="dim"),
-            directory=logs,
+        if nodes is Nodes.PROCESSES:
+            return run_on_processes(
+                scenario,
+                on_line=view.line,
+                on_picture=view.picture,
+                progress=_progress,
+                directory=logs,
+            )
+        outcome, proof = run_on_libvirt(
+            scenario, on_line=view.line, on_picture=view.picture, progress=_progress, logs=logs
         )
-    if json:
-        typer.echo(as_json(outcome))
-    else:
-        print_outcome(console, outcome)
-    raise typer.Exit(0 if outcome.passed else 1)
+    console.print(str(proof), highlight=False, soft_wrap=True)
+    return outcome
+
+
+class Profile(StrEnum):
+    """How soon the control plane acts."""
+
+    DEFAULT = "default"  # as in production: a dead node is fenced after 20 s
+    FAST = "fast"  # after 6 s
+
+
+@app.command("up")
+def up_command(
+    hosts: Annotated[int, typer.Option(help="So many libvirt hosts: n1, n2 ...")] = 3,
+    profile: Annotated[Profile, typer.Option(help="Timings.")] = Profile.FAST,
+) -> None:
+    """Bring up a lab of libvirt hosts and leave it running: broker, database, services, BMCs."""
+    from evac_lab.real import labs
+
+    labs.up(hosts=hosts, profile=profile.value, progress=_progress)
+    typer.echo(_HOW_TO_USE)
+
+
+@app.command("down")
+def down_command() -> None:
+    """End the lab of `up`, and whatever a killed `run` left: no process, mount or file remains."""
+    from evac_lab.real import labs
+
+    ended = labs.down(progress=_progress)
+    typer.echo("nothing of a lab is left" if ended else "there was no lab")
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True})
+def exec_command(command: Annotated[list[str], typer.Argument(help="evac node list, say.")]) -> None:
+    """Run a command beside the lab's api, with EVAC_URL and EVAC_TOKEN set."""
+    from evac_lab.real.labs import BASE, Access
+
+    access = Access.read(BASE)
+    argv = access.argv(command)
+    os.execve(argv[0], argv, access.environment())
+
+
+@app.command("disk")
+def disk_command(
+    volumes: Annotated[list[str], typer.Argument(help="Volumes of pool `shared`: web-1-0.raw.")],
+) -> None:
+    """Make guest disks in the lab's pool `shared`; they boot, and prove whether they ran twice."""
+    from evac_lab.real import labs
+
+    for path in labs.make_volumes(volumes):
+        typer.echo(path)
+
+
+_HOW_TO_USE = """
+The lab is up. From another shell, or this one:
+
+    evac-lab exec -- evac node list
+    evac-lab disk web-1-0.raw                      # a guest's disk in pool `shared`
+    evac-lab exec -- evac instance create web-1 --vcpus 1 --memory 16MiB --disk shared
+    evac-lab down                                  # ends and removes everything
+"""
+
+
+def _progress(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, style="dim", soft_wrap=True)
 
 
 def _read(file: Path) -> Scenario:

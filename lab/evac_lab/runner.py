@@ -78,6 +78,8 @@ class Outcome:
     instances: Mapping[str, Mapping[str, Any]]
     events: Sequence[Mapping[str, Any]]
     moved: Sequence[str]  # instances that were started more than once or on another node
+    executions: Sequence[Execution]  # in seconds of the time line
+    zero: datetime  # its second 0 on the services' wall clock
     end_s: float
 
     def with_faults(self, faults: Sequence[str]) -> Outcome:
@@ -85,6 +87,11 @@ class Outcome:
         return replace(
             self, failed=[*self.failed, *(f"a service failed: {fault}" for fault in faults)]
         )
+
+    def with_double_runs(self, instances: Sequence[str]) -> Outcome:
+        """The same, with what the guests' own disks prove as failures."""
+        proven = [f"the disk of {name} proves that it ran twice" for name in instances]
+        return replace(self, failed=[*self.failed, *proven])
 
     @property
     def passed(self) -> bool:
@@ -339,6 +346,8 @@ class Runner:
             instances=instances,
             events=self._events,
             moved=moved,
+            executions=executions,
+            zero=self._zero,
             end_s=self._at_s(),
         )
 
