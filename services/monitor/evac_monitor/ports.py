@@ -101,7 +101,7 @@ class Records(Protocol):
     """The rows the monitor owns."""
 
     async def prepare(self) -> bool:
-        """Create the flags row if it is missing; raise the term if the database is another one now.
+        """Write down which database this is; raise the term if it is another one now.
 
         True: the term rose.
         """

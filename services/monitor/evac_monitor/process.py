@@ -28,7 +28,7 @@ class Monitor:
     vitals: Vitals = field(default_factory=Vitals)
     sweep_wake: Wake = field(default_factory=Wake)
     fence_wake: Wake = field(default_factory=Wake)
-    prepared: bool = False  # the flags row exists; until then nothing can be judged
+    prepared: bool = False  # the flags were read once; until then nothing can be judged
     doomed: bool = True  # some node is in fencing or blocked, as far as the last tick saw
     told_ready: bool = False
     held: dict[tuple[str, datetime], set[str]] = field(default_factory=dict)

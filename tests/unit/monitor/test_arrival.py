@@ -112,7 +112,7 @@ def test_a_lower_incarnation_is_refused_and_proves_nothing(simulate: Simulate) -
     async def story(world: World) -> None:
         (n1,) = await world.in_service("n1")
         n1.boot()
-        await asyncio.sleep(5)
+        await asyncio.sleep(12)
         n1.hang()
         n1.incarnation = 1
         n1.start()

@@ -181,6 +181,7 @@ def test_a_short_silence_changes_nothing_for_good(simulate: Simulate) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_broker_that_is_away_for_an_hour_costs_no_node_its_life(simulate: Simulate) -> None:
     async def story(world: World) -> None:
         made = await world.in_service("n1", "n2", "n3")
@@ -194,6 +195,28 @@ def test_a_broker_that_is_away_for_an_hour_costs_no_node_its_life(simulate: Simu
 
         made[0].hang()
         await world.reach("n1", "fenced")
+
+    simulate(story)
+
+
+def test_a_node_that_dies_while_the_broker_is_away_is_judged_anew_after_the_hold_off(
+    simulate: Simulate,
+) -> None:
+    async def story(world: World) -> None:
+        n1, *_ = await world.in_service("n1", "n2", "n3")
+        world.broker.stop()
+        n1.hang()
+        await asyncio.sleep(60)
+        assert await world.events("node.suspect") == []
+
+        world.broker = EmbeddedBroker(world.state)
+        back_s = world.clock.monotonic()
+        await world.reach("n1", "fenced")
+
+        assert world.clock.monotonic() - back_s > 60
+        (held,) = await world.events("node.fencing_held")
+        assert held["gate"] == "hold_off"
+        assert "the broker connection was lost and came back" in held["why"]
 
     simulate(story)
 

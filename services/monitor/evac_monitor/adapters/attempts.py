@@ -36,6 +36,7 @@ async def of_node(tx: Transaction, node: NodeRow, monitor: str) -> list[Attempt]
             began_ago_s=ago_s(row["started_at"]),
             ended_ago_s=ago_s(row["finished_at"]) if row["finished_at"] else None,
             detail=row["detail"],
+            holder=row["monitor"],
             ours=row["monitor"] == monitor,
         )
         for row in found

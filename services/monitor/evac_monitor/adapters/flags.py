@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import select, text, update
 
+from evac_common.errors import StoreUnavailable
 from evac_common.messages import events
 from evac_common.store import nodes
 from evac_common.store.engine import Store
@@ -42,19 +43,15 @@ async def identity(store: Store) -> str | None:
 
 
 async def prepare(tx: Transaction, seen: str | None) -> bool:
-    """Make the row, or raise the term when the database is another. True: the term rose."""
+    """Write down which database this is; raise the term when it is another. True: it rose."""
     flags = await rows.read_flags(tx)
     if flags is None:
+        raise StoreUnavailable("the cluster's flags are missing: run `evac-api migrate`")
+    if not flags.database_identity:  # as migrated
         await tx.execute(
-            insert(_FLAGS).values(
-                id=1,
-                term=1,
-                database_identity=seen or tx.clock.new_id(),
-                storm=False,
-                storm_reason="",
-                disarmed_reason="",
-                recovering=False,
-            )
+            update(_FLAGS)
+            .where(_ROW, _FLAGS.c.database_identity == "")
+            .values(database_identity=seen or tx.clock.new_id())
         )
         return False
     if seen is None or seen == flags.database_identity:

@@ -107,8 +107,8 @@ async def begin_try(
             return attempt_id if taken else None
 
 
-def _key(known: Sequence[fencing.Attempt]) -> list[tuple[str, str, bool]]:
-    return [(attempt.attempt_id, attempt.state.value, attempt.ours) for attempt in known]
+def _key(known: Sequence[fencing.Attempt]) -> list[tuple[str, str, str]]:
+    return [(attempt.attempt_id, attempt.state.value, attempt.holder) for attempt in known]
 
 
 async def prove_off(

@@ -47,7 +47,8 @@ class Attempt:
     began_ago_s: float
     ended_ago_s: float | None = None
     detail: str = ""
-    ours: bool = False  # begun or taken over by this very process
+    holder: str = ""  # the monitor that began it, or took it over
+    ours: bool = False  # that is this very process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,18 +11,26 @@ PROBE_S = 1.0  # half of what the gate tolerates
 async def pulse(monitor: Monitor) -> None:
     """One beat. Must not wait for anything: its own lateness is what it measures."""
     clock = monitor.clock
-    health = monitor.bus.health()
-    torn = (
-        monitor.vitals.pulse(
-            now_s=clock.monotonic(),
-            wall_s=clock.now().timestamp(),
-            period_s=monitor.settings.tick_s,
-        ),
-        monitor.vitals.connection(health.connected_since_s if health.connected else None),
+    cause = monitor.vitals.pulse(
+        now_s=clock.monotonic(),
+        wall_s=clock.now().timestamp(),
+        period_s=monitor.settings.tick_s,
     )
-    for cause in torn:
-        if cause:
-            monitor.discontinue(cause)
+    if cause:
+        monitor.discontinue(cause)
+    feel_connection(monitor)
+
+
+def feel_connection(monitor: Monitor) -> None:
+    """Notice a new connection to the broker: what was not heard before it says nothing.
+
+    Also whoever judges silence asks this first. The first canary may be back before the next beat,
+    and then nothing but this tells an outage of the broker from the death of every node.
+    """
+    health = monitor.bus.health()
+    cause = monitor.vitals.connection(health.connected_since_s if health.connected else None)
+    if cause:
+        monitor.discontinue(cause)
 
 
 async def probe(monitor: Monitor) -> None:

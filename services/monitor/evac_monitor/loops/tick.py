@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from evac_common.model.states import NodeState
 from evac_monitor.core import gate, suspicion
+from evac_monitor.loops.pulse import feel_connection
 from evac_monitor.ports import NodeRow, Snapshot
 from evac_monitor.process import Monitor
 
