@@ -57,6 +57,7 @@ async def tick(monitor: Monitor) -> None:
 
 async def _look(monitor: Monitor) -> _Seen:
     snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
+    feel_connection(monitor)
     now_s = monitor.clock.monotonic()  # after the read: what was heard meanwhile counts
     watch = monitor.watch
     watch.keep({node.node_id: node.incarnation for node in snapshot.nodes})
