@@ -95,6 +95,9 @@ class Host:
         (libvirt / "libvirtd.conf").write_text(_LIBVIRTD_CONF.format(uuid=facts.uuid))
         qemu = _QEMU_CONF.format(address=network.address(facts.number))
         (libvirt / "qemu.conf").write_text(qemu)
+        names = f"127.0.0.1 localhost\n{network.address(facts.number)} {facts.name}\n"
+        (directory / "hosts").write_text(names)
+        (directory / "no_kvm").touch()
         identity = {
             "product_uuid": facts.uuid,
             "product_serial": facts.serial,

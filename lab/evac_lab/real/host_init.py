@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
+_MS_READ_ONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 # What a host has for itself: its folder -> where its programs look for it.
 OWN_FOLDERS = {
     "run": "/run",
@@ -68,11 +68,20 @@ def _arrange(directory: Path, shared: Path, *, hide_kvm: bool) -> None:
     Path(SHARED).mkdir()
     _bind(shared, SHARED)
     if hide_kvm and Path("/dev/kvm").exists():
-        _bind(Path("/dev/null"), "/dev/kvm")
+        # A plain file on a read-only mount is what even root has no access to. Any device would
+        # look usable to libvirtd, which would then ask QEMU anew, for seconds, at every start.
+        _bind(directory / "no_kvm", "/dev/kvm")
+        _mount(None, "/dev/kvm", None, _MS_BIND | _MS_REMOUNT | _MS_READ_ONLY)
     if Path("/sys/fs/cgroup").is_dir():
         _mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0)
     for folder, place in OWN_FOLDERS.items():
         _bind(directory / folder, place)
+    # libvirtd looks up its own name at every start of a guest: the machine's name server is out of
+    # reach here, and each look-up would take ten seconds.
+    if Path("/etc/hosts").exists():
+        _bind(directory / "hosts", "/etc/hosts")
+    if Path("/etc/resolv.conf").exists():
+        _bind(Path("/dev/null"), "/etc/resolv.conf")
 
 
 def _keep_running(directory: Path) -> NoReturn:
