@@ -193,11 +193,8 @@ class ControlPlane:
             await task
 
     async def not_ready(self, service: str) -> str:
-        """Why a service is not ready, in its own words; "" when it is."""
-        status, body = await self._ask(service, "/readyz")
-        if status is None:
-            return "it does not answer"
-        return "" if status == http.HTTPStatus.OK else body.strip() or f"status {status}"
+        """Status and reasons of a service that is not ready; "" when it is."""
+        return await readiness(self._health[service], network=self.site.network)
 
     async def wait_ready(
         self, services: Sequence[str] = SERVICES, *, deadline_s: float = READY_S
@@ -293,23 +290,26 @@ class ControlPlane:
             network=self.site.network,
         )
 
-    async def _ask(self, service: str, path: str) -> tuple[int | None, str]:
-        """Status and body of a GET at a service's health port, which is on its own loopback."""
 
-        def ask() -> tuple[int | None, str]:
-            connection = http.client.HTTPConnection(
-                "127.0.0.1", self._health[service], timeout=_ANSWER_S
-            )
-            try:
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                return answer.status, answer.read().decode()
-            except (OSError, http.client.HTTPException):
-                return None, ""
-            finally:
-                connection.close()
+async def readiness(port: int, *, network: str | None = None) -> str:
+    """Status and reasons of the service with this health port, or that it does not answer.
 
-        return await in_network(self.site.network, ask)
+    "" when it is ready.
+    """
+
+    def ask() -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_S)
+        try:
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            body = answer.read().decode().strip()
+        except (OSError, http.client.HTTPException):
+            return "it does not answer"
+        finally:
+            connection.close()
+        return "" if answer.status == http.HTTPStatus.OK else f"{answer.status}: {body}"
+
+    return await in_network(network, ask)
 
 
 def as_environment(prefix: str, values: Mapping[str, bool | int | float | str]) -> dict[str, str]:
