@@ -10,8 +10,9 @@ from evac_common.cli import units
 from evac_common.cli.failures import OperationFailed, StillPending
 from evac_common.cli.session import api, out
 
-POLL_S: Final = 10.0  # one long poll; the api answers at once when the operation is settled
+POLL_S: Final = 2.0  # one long poll: an answer comes at once when settled, a new message within it
 SLACK_S: Final = 20.0
+PAUSE_S: Final = 0.5
 
 
 async def follow(
@@ -58,10 +59,13 @@ async def until_settled(
         left_s = end_s - loop.time()
         if left_s <= 0:
             break
-        wait_s = min(POLL_S, left_s) if said or quiet else min(1.0, left_s)
+        wait_s = min(POLL_S, left_s)
+        asked_s = loop.time()
         operation = await api().get(
             f"/v1/operations/{operation['id']}", limit_s=wait_s + SLACK_S, wait=wait_s
         )
+        if operation["state"] == "pending" and loop.time() - asked_s < PAUSE_S:
+            await asyncio.sleep(min(PAUSE_S, left_s))  # it has no room for long polls now
     return operation
 
 

@@ -5,6 +5,9 @@ The other services' tables are filled by hand here, with what these services wou
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,8 +16,14 @@ import httpx2
 from fastapi import FastAPI
 from sqlalchemy import insert, select, update
 
-from evac_common.bus.embedded import EmbeddedState
+from evac_api.service import create_app
+from evac_api.settings import Settings
+from evac_common.bus.admin import EmbeddedAdmin
+from evac_common.bus.embedded import EmbeddedBroker, EmbeddedBus, EmbeddedState
+from evac_common.model.identity import API_USER
 from evac_common.model.states import NodeState, Phase
+from evac_common.service.clock import SystemClock
+from evac_common.service.secrets import SecretBox
 from evac_common.store import intent, nodes, outbox, placement
 from evac_common.store.engine import Store
 
@@ -22,7 +31,8 @@ from evac_common.store.engine import Store
 @dataclass
 class Cluster:
     app: FastAPI
-    store: Store
+    store: Store  # the api's own
+    others: Store  # for what the other services would write
     broker: EmbeddedState
     http: httpx2.AsyncClient
     token: str
@@ -55,7 +65,7 @@ class Cluster:
         self, name: str, state: NodeState, *, incarnation: int = 1, **values: Any
     ) -> None:
         """The monitor's row of a node."""
-        async with self.store.transaction() as tx:
+        async with self.others.transaction() as tx:
             table = nodes.node_state
             row = {
                 "state": state.value,
@@ -73,7 +83,7 @@ class Cluster:
                 await tx.execute(insert(table).values(node_id=self.ids[name], **row))
 
     async def proven_dead(self, name: str, *, incarnation: int = 1) -> str:
-        async with self.store.transaction() as tx:
+        async with self.others.transaction() as tx:
             proof_id = tx.clock.new_id()
             await tx.execute(
                 insert(nodes.proof_node).values(
@@ -92,7 +102,7 @@ class Cluster:
         self, node: str, instance: str, *, epoch: int = 1, proof: str | None = None
     ) -> None:
         """A row of the ledger."""
-        async with self.store.transaction() as tx:
+        async with self.others.transaction() as tx:
             await tx.execute(
                 insert(placement.ownership).values(
                     instance_id=await self.instance_id(instance),
@@ -107,7 +117,7 @@ class Cluster:
             )
 
     async def released(self, node: str, instance: str, *, epoch: int = 1) -> None:
-        async with self.store.transaction() as tx:
+        async with self.others.transaction() as tx:
             await tx.execute(
                 insert(placement.proof_release).values(
                     id=tx.clock.new_id(),
@@ -131,7 +141,7 @@ class Cluster:
     ) -> None:
         """The scheduler's status row of an instance."""
         instance_id = await self.instance_id(instance)
-        async with self.store.transaction() as tx:
+        async with self.others.transaction() as tx:
             table = placement.instance_status
             row = {
                 "phase": phase.value,
@@ -151,7 +161,7 @@ class Cluster:
 
     async def answered(self, operation_id: str, *, result: str, reason: str) -> None:
         """The monitor's answer to the wish behind an operation."""
-        async with self.store.transaction() as tx:
+        async with self.others.transaction() as tx:
             operation = intent.operation
             wish_id = await tx.scalar(
                 select(operation.c.wish_id).where(operation.c.id == operation_id)
@@ -196,3 +206,40 @@ def pool(*names: str, **fields: Any) -> dict[str, Any]:
 
 def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+@asynccontextmanager
+async def open_cluster(url: str, url_of_others: str) -> AsyncIterator[Cluster]:
+    """The api on a migrated database; `url_of_others` may write what the api may not."""
+    clock = SystemClock()
+    store = Store.open(url, service="api", clock=clock)
+    others = Store.open(url_of_others, service="scheduler", clock=clock)
+    state = EmbeddedState.with_controllers()
+    EmbeddedBroker(state)
+    bus = EmbeddedBus(state, user=API_USER, clock=clock)
+    app = create_app(
+        Settings(
+            poll_s=0.02,
+            wait_max_s=5,
+            keepalive_s=0.2,
+            nodes_bus_url="amqp://broker.example:5672/evac",
+        ),
+        clock=clock,
+        bus=bus,
+        store=store,
+        admin=EmbeddedAdmin(state),
+        secrets=SecretBox([SecretBox.new_key()]),
+    )
+    running = asyncio.create_task(bus.run())
+    await bus.wait_connected()
+    token = await app.state.desk.tokens.issue("tester")
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app),
+        base_url="http://evac.example",
+        headers={"Authorization": f"Bearer {token}"},
+    ) as http:
+        yield Cluster(app=app, store=store, others=others, broker=state, http=http, token=token)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await store.close()
+    await others.close()

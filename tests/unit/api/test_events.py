@@ -16,7 +16,7 @@ OTHER = "b" * 32
 
 
 async def emit(cluster: Cluster, *events: Any) -> None:
-    async with cluster.store.transaction() as tx:
+    async with cluster.others.transaction() as tx:
         for event in events:
             await tx.emit(event)
 
@@ -161,14 +161,14 @@ async def test_a_stream_goes_on_after_the_last_event_seen(cluster: Cluster) -> N
 
 async def test_an_event_that_was_committed_late_is_not_left_out(cluster: Cluster) -> None:
     await emit(cluster, up(incarnation=1), up(incarnation=2))
-    async with cluster.store.transaction() as tx:  # what another transaction shows only later
+    async with cluster.others.transaction() as tx:  # what another transaction shows only later
         table = outbox.event
         rows = await tx.rows(table.select().order_by(table.c.sequence))
         await tx.execute(delete(table).where(table.c.sequence == rows[0]["sequence"]))
 
     async with Stream(cluster, "/v1/events?after=0") as stream:
         seen_first = await stream.event()
-        async with cluster.store.transaction() as tx:
+        async with cluster.others.transaction() as tx:
             await tx.execute(insert(table).values(**rows[0]))
         seen_late = await stream.event()
 
@@ -191,7 +191,7 @@ async def test_a_silent_stream_says_that_it_lives_and_ends_when_the_service_stop
 
 async def test_old_events_are_removed(cluster: Cluster) -> None:
     await emit(cluster, up(), up(OTHER))
-    async with cluster.store.transaction() as tx:
+    async with cluster.others.transaction() as tx:
         table = outbox.event
         old = tx.now.replace(year=tx.now.year - 1)
         await tx.execute(update(table).where(table.c.subject == NODE).values(created_at=old))

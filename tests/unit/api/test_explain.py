@@ -44,7 +44,7 @@ async def running(cluster: Cluster) -> Cluster:
 
 
 async def fell_silent(cluster: Cluster) -> None:
-    async with cluster.store.transaction() as tx:
+    async with cluster.others.transaction() as tx:
         await tx.emit(
             events.NodeSuspect(
                 node_id=cluster.ids["n1"], node="n1", silent_s=8.0, why="silent for 8.0 s"
@@ -56,7 +56,7 @@ async def was_fenced(cluster: Cluster) -> str:
     """What the monitor writes while it cuts a node off."""
     node_id = cluster.ids["n1"]
     await cluster.is_in_state("n1", NodeState.FENCED, decision=[OPEN])
-    async with cluster.store.transaction() as tx:
+    async with cluster.others.transaction() as tx:
         await tx.emit(
             events.NodeFencing(node_id=node_id, node="n1", incarnation=1, why="silent for 20 s")
         )
@@ -78,7 +78,7 @@ async def was_fenced(cluster: Cluster) -> str:
 
 
 async def has_item(cluster: Cluster, proof: str, state: str, **values: Any) -> None:
-    async with cluster.store.transaction() as tx:
+    async with cluster.others.transaction() as tx:
         evacuation_id = tx.clock.new_id()
         await tx.execute(
             insert(placement.evacuation).values(
@@ -111,7 +111,7 @@ async def has_item(cluster: Cluster, proof: str, state: str, **values: Any) -> N
 async def test_the_whole_chain_of_an_evacuated_instance(running: Cluster) -> None:
     await fell_silent(running)
     proof = await was_fenced(running)
-    async with running.store.transaction() as tx:
+    async with running.others.transaction() as tx:
         await tx.emit(
             events.NodeDown(
                 node_id=running.ids["n1"],
@@ -128,7 +128,7 @@ async def test_the_whole_chain_of_an_evacuated_instance(running: Cluster) -> Non
     instance_id = await running.instance_id("web-1")
     about: dict[str, Any] = {"instance_id": instance_id, "instance": "web-1", "epoch": 2}
     on_n2: dict[str, Any] = {**about, "node_id": running.ids["n2"], "node": "n2", "run": 1}
-    async with running.store.transaction() as tx:
+    async with running.others.transaction() as tx:
         await tx.emit(events.InstancePlaced(**on_n2))
         await tx.emit(events.InstanceStarted(**on_n2))
         await tx.emit(events.InstanceEvacuated(**about, from_node="n1", to_node="n2", took_s=2.0))
@@ -189,7 +189,7 @@ async def test_a_shut_gate_is_named_with_what_would_help(running: Cluster) -> No
 async def test_a_blocked_node_needs_a_person(running: Cluster) -> None:
     await fell_silent(running)
     await running.is_in_state("n1", NodeState.BLOCKED, reason="3 power tries failed")
-    async with running.store.transaction() as tx:
+    async with running.others.transaction() as tx:
         await tx.emit(
             events.NodeBlocked(
                 node_id=running.ids["n1"], node="n1", incarnation=1, why="3 power tries failed"
@@ -270,7 +270,7 @@ async def test_an_unanswered_command_is_shown_with_how_often_it_was_sent(
     running: Cluster,
 ) -> None:
     await running.seen("web-1", Phase.STARTING, "n1", reason="run 2")
-    async with running.store.transaction() as tx:
+    async with running.others.transaction() as tx:
         await tx.execute(
             insert(placement.command).values(
                 id=tx.clock.new_id(),
@@ -314,7 +314,7 @@ async def test_a_crashing_guest_says_when_it_starts_again(running: Cluster) -> N
 
 
 async def test_an_alarm_about_the_instance_is_part_of_the_answer(running: Cluster) -> None:
-    async with running.store.transaction() as tx:
+    async with running.others.transaction() as tx:
         await tx.emit(
             events.DoubleRunSuspected(
                 instance_id=await running.instance_id("web-1"),

@@ -239,7 +239,7 @@ async def test_a_deleted_instance_with_a_reservation_stays(cluster: Cluster) -> 
     await cluster.enrol("n1")
     await cluster.ok("POST", "/v1/instances", json={"name": "web-1", **instance()})
     instance_id = await cluster.instance_id("web-1")
-    async with cluster.store.transaction() as tx:
+    async with cluster.others.transaction() as tx:
         await tx.execute(
             insert(placement.reservation).values(
                 instance_id=instance_id,
@@ -254,7 +254,7 @@ async def test_a_deleted_instance_with_a_reservation_stays(cluster: Cluster) -> 
     await cluster.settle()
 
     await cluster.ok("GET", "/v1/instances/web-1")
-    async with cluster.store.transaction() as tx:
+    async with cluster.others.transaction() as tx:
         await tx.execute(placement.reservation.delete())
     await cluster.settle()
     await cluster.refused(404, "GET", "/v1/instances/web-1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +22,6 @@ from evac_common.messages import requests
 from evac_common.messages.codec import Envelope
 from evac_common.model.identity import API_USER
 from evac_common.service.clock import SystemClock
-from evac_common.store import synchronous
 from evac_common.store.engine import Store
 from tests.unit.api.cluster import instance
 from tests.unit.api.ports import free_port
@@ -154,67 +152,3 @@ async def test_an_address_that_is_taken_is_refused_by_name(database: Path) -> No
                 pass  # pragma: no cover - it never becomes ready
 
     assert caught.value.subgroup(SettingsRefused) is not None
-
-
-async def test_no_request_needs_a_thread(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On virtual time a thread can neither be waited for nor be repeated."""
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("a request wanted a thread")
-
-    clock = SystemClock()
-    store = Store.open(
-        f"sqlite:///{database}", service="api", clock=clock, connect=synchronous.connect
-    )
-    state = EmbeddedState.with_controllers()
-    EmbeddedBroker(state)
-    bus = EmbeddedBus(state, user=API_USER, clock=clock)
-    running = asyncio.create_task(bus.run())
-    await bus.wait_connected()
-    app = service.create_app(
-        Settings.load(**FAST),
-        clock=clock,
-        bus=bus,
-        store=store,
-        admin=EmbeddedAdmin(state),
-        secrets=None,
-    )
-    token = await app.state.desk.tokens.issue("tester")
-    monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", refuse)
-    before = threading.active_count()
-
-    async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(app),
-        base_url="http://evac.example",
-        headers={"Authorization": f"Bearer {token}"},
-    ) as http:
-        body = {"name": "n1", "vcpus": 4, "memory_mib": 4096}
-        answers = [
-            await http.post("/v1/nodes", json=body),
-            await http.post("/v1/apply", json={"instances": {"a": instance()}}),
-            await http.post("/v1/instances/a/stop"),
-            *[
-                await http.get(path)
-                for path in (
-                    "/v1/nodes",
-                    "/v1/instances/a",
-                    "/v1/instances/a/explain",
-                    "/v1/events",
-                    "/v1/operations",
-                    "/v1/cluster",
-                    "/readyz",
-                    "/livez",
-                    "/metrics",
-                    "/openapi.json",
-                )
-            ],
-            await http.post("/v1/nodes/n1/fence", json={}),
-            await http.get("/v1/nothing"),
-        ]
-
-    assert [answer.status_code for answer in answers[-2:]] == [422, 404]
-    assert all(answer.status_code < 300 for answer in answers[:-2])
-    assert threading.active_count() == before
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await store.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evac_common.model.states import NodeState, Phase
+from evac_compute.adapters.host import read_node_file
 from tests.unit.api.cluster import Cluster, instance
 from tests.unit.cli.shell import Shell, until_pending
 
@@ -40,6 +41,17 @@ async def test_enrolling_prints_one_node_toml(evac: Shell) -> None:
     assert values["user"] == f"compute-{values['node_id']}"
     node = (await evac.ok("node", "show", "n1", "--json")).json
     assert (node["memory_mib"], node["labels"]) == (65536, {"zone": "a"})
+
+
+async def test_the_nodes_daemon_reads_what_enrolment_printed(evac: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+
+    await evac.ok("node", "enrol", "n1", "--vcpus", "1", "--memory", "1GiB", "-o", str(path))
+    found = read_node_file(path)
+
+    node = (await evac.ok("node", "show", "n1", "--json")).json
+    assert (found.node_id, found.name) == (node["id"], "n1")
+    assert found.account_url().startswith(f"amqp://compute-{node['id']}:")
 
 
 async def test_enrolling_into_a_file_keeps_it_for_root_and_overwrites_nothing(
