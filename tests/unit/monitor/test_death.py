@@ -221,6 +221,26 @@ def test_a_node_that_dies_while_the_broker_is_away_is_judged_anew_after_the_hold
     simulate(story)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_monitor_that_was_asleep_blames_nobody_for_the_silence(
+    simulate: Simulate, seed: int
+) -> None:
+    async def story(world: World) -> None:
+        n1, *_ = await world.in_service("n1", "n2", "n3")
+
+        world.loop.advance(30)  # nothing ran: neither the monitor nor what it would have heard
+        n1.hang()
+        woke_s = world.clock.monotonic()
+        await world.reach("n1", "fenced")
+
+        assert world.clock.monotonic() - woke_s > 60
+        assert {event["node"] for event in await world.events("node.suspect")} == {"n1"}
+        (held,) = await world.events("node.fencing_held")
+        assert "this monitor stalled for" in held["why"]
+
+    simulate(story, seed=seed)
+
+
 def test_too_many_silent_nodes_are_a_storm_until_an_operator_releases_it(
     simulate: Simulate,
 ) -> None:

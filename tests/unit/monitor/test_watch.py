@@ -75,7 +75,15 @@ def test_a_late_loop_is_remembered_for_a_while() -> None:
     vitals.pulse(now_s=2.5, wall_s=2.5, period_s=0.5)
 
     assert vitals.health(now_s=3, canary_at_s=None).lag_s == 1.5
+    vitals.pulse(now_s=8, wall_s=8, period_s=5.5)
     assert vitals.health(now_s=8, canary_at_s=None).lag_s == 0
+
+
+def test_an_overdue_beat_is_lateness_before_it_came() -> None:
+    vitals = Vitals()
+    vitals.pulse(now_s=0, wall_s=0, period_s=0.5)
+
+    assert vitals.health(now_s=20.5, canary_at_s=None).lag_s == 20
 
 
 def test_a_backward_jump_of_the_wall_clock_shuts_the_gate_only() -> None:

@@ -68,6 +68,7 @@ class Vitals:
     """This process's own pulse, its database and its broker."""
 
     _pulse_s: float | None = None
+    _period_s: float = 0.0
     _wall_s: float = 0.0
     _lag_s: float = 0.0
     _lag_at_s: float = float("-inf")
@@ -80,7 +81,7 @@ class Vitals:
     def pulse(self, *, now_s: float, wall_s: float, period_s: float) -> str:
         """A tick of the loop. Returns what tore the continuity of our view, if anything did."""
         last_s, last_wall_s = self._pulse_s, self._wall_s
-        self._pulse_s, self._wall_s = now_s, wall_s
+        self._pulse_s, self._wall_s, self._period_s = now_s, wall_s, period_s
         if last_s is None:
             return ""
         late_s = now_s - last_s - period_s
@@ -118,10 +119,12 @@ class Vitals:
 
     def health(self, *, now_s: float, canary_at_s: float | None) -> Health:
         lately_late = now_s - self._lag_at_s <= MEMORY_S
+        # A beat that is overdue now counts too: whoever asks may run before it after a stall.
+        overdue_s = 0.0 if self._pulse_s is None else now_s - self._pulse_s - self._period_s
         lately_jumped = now_s - self._jump_at_s <= MEMORY_S
         return Health(
             write_age_s=None if self._wrote_s is None else now_s - self._wrote_s,
-            lag_s=self._lag_s if lately_late else 0.0,
+            lag_s=max(self._lag_s if lately_late else 0.0, overdue_s),
             canary_age_s=None if canary_at_s is None else now_s - canary_at_s,
             clock_jump_s=self._jump_s if lately_jumped else 0.0,
         )

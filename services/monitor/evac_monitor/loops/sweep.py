@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evac_monitor.core import wishes
 from evac_monitor.core.wishes import Verb
+from evac_monitor.loops.pulse import feel_connection
 from evac_monitor.loops.tick import heard_at_wall
 from evac_monitor.ports import NodeRow, NodeWish
 from evac_monitor.process import Monitor
@@ -67,6 +68,7 @@ async def _node_wish(monitor: Monitor, wish: NodeWish, node: NodeRow | None) -> 
 
 def _hearing(monitor: Monitor, node: NodeRow) -> wishes.Hearing:
     """What we hear of the incarnation on record; deaf ourselves, we have not listened at all."""
+    feel_connection(monitor)
     now_s = monitor.clock.monotonic()
     last = monitor.watch.heard(node.node_id, node.incarnation)
     connected = monitor.bus.health().connected
