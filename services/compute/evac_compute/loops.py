@@ -187,13 +187,18 @@ class Look:
         self._lanes.submit(instance_id, functools.partial(self._actions.reconcile, instance_id))
 
     def _inventory(self, domains: dict[str, Present], mark: int) -> Inventory:
-        """Nothing that changed since the look at `mark` is said: its own report says it better."""
+        """Nothing that changed since the look at `mark` is said, nor what is just being released.
+
+        Their own reports say it better, and must not be contradicted by what comes after them.
+        """
         node = self._node
         self._sequence += 1
+        tomb = node.recorded.tomb
         still = {
             instance_id: domain
             for instance_id, domain in domains.items()
-            if self._lanes.is_busy(instance_id) or self._lanes.quiet_since(instance_id, mark)
+            if self._lanes.quiet_since(instance_id, mark)
+            or (self._lanes.is_busy(instance_id) and domain.epoch > tomb(instance_id))
         }
         gone = [
             DomainSeen(instance_id=instance_id, epoch=ran.epoch, run=ran.run, running=False)

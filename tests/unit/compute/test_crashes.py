@@ -52,8 +52,9 @@ async def _bring_up(world: World, start: Start) -> None:
     run = start.run
     for _ in range(20):
         await world.settle(2)
-        spent = [failed.run for failed in world.all(StartFailed)]
-        if any(started.run == run for started in world.all(Started)):
+        failed = [report.run for report in world.all(StartFailed)]
+        spent = [*failed, *(report.run for report in world.all(Exited))]
+        if run not in spent and any(started.run == run for started in world.all(Started)):
             return
         if run in spent:
             run += 1
@@ -91,6 +92,32 @@ def test_killed_anywhere_in_a_start_the_instance_runs_once(part: int) -> None:
 
         reached_the_end += not in_world(test, seed=offset)
     assert reached_the_end, "the sweep must reach beyond the end of the start"
+
+
+@pytest.mark.slow
+def test_a_run_whose_guest_ended_while_no_daemon_was_there_is_not_executed_again() -> None:
+    ended_unseen = 0
+    for offset in range(90):
+
+        async def test(world: World, offset: int = offset) -> bool:
+            await world.into_session()
+            start = world.start("web")
+            await _killed_at(world, start, offset)
+            await world.settle(2)
+            executed = world.executing()
+            if executed:
+                world.hypervisor.end_guest(WEB, "poweroff")
+            state = world.journal.load().runs.get(WEB)
+            world.start_daemon()
+            await world.into_session(allowed={WEB: 1})
+            await _bring_up(world, start)
+            await world.settle(10)
+            world.never_twice()
+            assert len(world.executing()) == 1
+            return bool(executed) and state is not None and state.state is RunState.BEGUN
+
+        ended_unseen += in_world(test, seed=offset)
+    assert ended_unseen, "the sweep must hit the moment between the deed and the journal"
 
 
 @pytest.mark.slow

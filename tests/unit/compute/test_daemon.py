@@ -490,3 +490,34 @@ def test_a_full_disk_takes_no_command_and_loses_none() -> None:
         assert len(world.log) == 1
 
     in_world(test)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_inventory_never_contradicts_what_was_reported_before_it(seed: int) -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.answer_delays_s["domains"] = 0.35  # reality goes on during a look at it
+        for epoch in range(1, 9):
+            await world.say(world.start("web", epoch=epoch))
+            await world.hear(Started, count=epoch)
+            await world.settle(epoch / 10)
+            await world.say(world.stop_command("web", epoch=epoch, grace_s=0))
+            await world.hear(Stopped, count=epoch)
+        await world.settle(5)
+
+        stopped, started, inventories = 0, 0, 0
+        for message in world.heard:
+            match message:
+                case Stopped():
+                    stopped = message.epoch
+                case Started():
+                    started = message.epoch
+                case Inventory():
+                    inventories += 1
+                    assert all(seen.epoch > stopped for seen in message.domains)
+                    assert all(seen.epoch != started for seen in message.exited)
+                case _:
+                    pass
+        assert inventories > 20
+
+    in_world(test, seed=seed, inventory_interval_s=0.1)

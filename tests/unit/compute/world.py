@@ -32,6 +32,7 @@ from evac_common.model.identity import MONITOR_USER, SCHEDULER_USER, node_user
 from evac_compute.adapters.memory_journal import MemoryJournal
 from evac_compute.adapters.simulated.core import GuestRun, HypervisorCore
 from evac_compute.adapters.simulated.local import LocalHypervisor, SimulatedHypervisor
+from evac_compute.lanes import FAULTS
 from evac_compute.ports import Identity, Journal
 from evac_compute.service import serve
 from evac_compute.settings import Settings
@@ -253,6 +254,10 @@ class World:
         assert len(open_entries) == len(set(open_entries)), "an instance runs twice"
 
 
+def _faults() -> float:
+    return sum(sample.value for metric in FAULTS.collect() for sample in metric.samples[:1])
+
+
 class KillingLoop(SeededLoop):
     """Calls `kill` right before step `kill_at`: between any two awaits of anybody."""
 
@@ -298,9 +303,11 @@ def in_world(
             await world.listen()
             if start_daemon:
                 world.start_daemon()
+            faults = _faults()
             result = await test(world)
             if world.daemon is not None:
                 assert not world.daemon.done(), "the daemon ended by itself"
+            assert _faults() == faults, "work on an instance ended by a defect: see the log"
             return result
         finally:
             world.stop.set()

@@ -43,6 +43,7 @@ class SimulatedHypervisor:
     ) -> None:
         self.core = core
         self.start_delay_s = start_delay_s
+        self.answer_delays_s: dict[str, float] = {}  # by operation, on demand
         self.poweroff_delay_s = poweroff_delay_s  # of a guest that obeys its power button
         self.refusals: list[tuple[StartErrorKind, str]] = []  # the next starts end with these
         self.powered = True
@@ -112,6 +113,12 @@ class SimulatedHypervisor:
 
     async def call(self, op: str, args: Mapping[str, Any]) -> Any:
         """Answer a call in values that JSON knows. Raises HypervisorUnreachable and StartError."""
+        answer = await self._carry_out(op, args)
+        # An answer is under way for a moment: a daemon may die with the deed done and unheard of.
+        await asyncio.sleep(self.answer_delays_s.get(op, 0.0))
+        return answer
+
+    async def _carry_out(self, op: str, args: Mapping[str, Any]) -> Any:
         await self._answer()
         guests = self.core.guests
         match op:
