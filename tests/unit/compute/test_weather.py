@@ -1,0 +1,206 @@
+"""The daemon when its surroundings are slow, away or full: it waits and says nothing false."""
+
+from __future__ import annotations
+
+import pytest
+
+from evac_common.bus.embedded import EmbeddedBroker
+from evac_common.messages.reports import (
+    Exited,
+    Inventory,
+    Registered,
+    SessionApplied,
+    Started,
+    StartErrorKind,
+    StartFailed,
+    Stopped,
+)
+from evac_common.model.states import ExitReason
+from tests.unit.compute.world import World, id_of, in_world
+
+
+def test_a_guest_that_ends_while_nobody_watches_is_lost_but_not_forgotten() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        await world.say(world.start("web"))
+        await world.hear(Started)
+        world.hypervisor.go_away()
+        world.hypervisor.end_guest(id_of("web"), "crash")
+        await world.settle(30)
+        assert world.all(Exited) == []
+        world.hypervisor.come_back()
+        exited = await world.hear(Exited, within_s=2)
+        assert exited.reason is ExitReason.LOST
+
+    in_world(test)
+
+
+def test_a_start_of_unknown_outcome_frees_nothing_and_reality_decides() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.hang_starts()
+        await world.say(world.start("web"))
+        failed = await world.hear(StartFailed, within_s=120)
+        assert failed.kind is StartErrorKind.HYPERVISOR
+        assert "unknown" in failed.detail
+        assert world.journal.load().tombs == {}
+
+        world.hypervisor.resume()
+        await world.settle(30)
+        assert world.log == [], "nobody waits for this start any more: it must not execute"
+
+        await world.say(world.start("web", run=2))
+        await world.hear(Started)
+        assert [(entry.run, entry.ended_at) for entry in world.log] == [(2, None)]
+
+    in_world(test, start_time_limit_s=20)
+
+
+def test_nothing_executes_after_stopped_was_said_however_late_the_hypervisor_acts() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.hang_starts()
+        await world.say(world.start("web"))
+        await world.hear(StartFailed, within_s=120)
+        await world.say(world.stop_command("web", grace_s=0))
+        await world.hear(Stopped)
+
+        world.hypervisor.resume()
+        await world.settle(30)
+
+        assert world.log == []
+        assert world.hypervisor.core.guests == {}, "what was built late is cleared away"
+
+    in_world(test, start_time_limit_s=20)
+
+
+def test_a_stop_waits_for_a_hypervisor_that_is_away_and_says_nothing_before() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        await world.say(world.start("web"))
+        await world.hear(Started)
+        world.hypervisor.hang()
+        await world.say(world.stop_command("web", grace_s=0))
+        await world.settle(120)
+        assert world.all(Stopped) == []
+        world.hypervisor.resume()
+        await world.hear(Stopped, within_s=20)
+        assert world.executing() == []
+
+    in_world(test)
+
+
+def test_one_slow_instance_holds_up_no_other() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        await world.say(world.start("slow"))
+        await world.hear(Started)
+        world.hypervisor.ignore_power_button(id_of("slow"))
+        await world.say(world.stop_command("slow", grace_s=300))
+        await world.say(world.start("quick"))
+        await world.hear(Started, count=2, within_s=3)
+
+    in_world(test)
+
+
+def test_stopping_the_daemon_touches_no_guest_and_says_nothing() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        await world.say(world.start("web"))
+        await world.hear(Started)
+        said = world.reports()
+        world.stop.set()
+        assert world.daemon is not None
+        await world.daemon
+        world.daemon = None
+        await world.settle(30)
+        assert world.reports() == said
+        assert world.executing() == [("web", 1, 1)]
+
+        world.start_daemon()
+        registered = await world.hear(Registered, count=len(world.all(Registered)) + 1)
+        assert registered.incarnation == 1
+        assert [(d.epoch, d.running) for d in registered.inventory] == [(1, True)]
+        await world.into_session(allowed={id_of("web"): 1})
+        assert world.executing() == [("web", 1, 1)]
+        assert world.reports() == said
+
+    in_world(test)
+
+
+def test_reports_wait_for_the_broker_and_arrive_in_order() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        await world.say(world.start("web"))
+        await world.hear(Started)
+        world.broker.stop()
+        world.hypervisor.end_guest(id_of("web"), "crash")
+        await world.settle(40)
+        assert world.all(Exited) == []
+        assert len(world.journal.load().unsent) == 1
+        world.broker = EmbeddedBroker(world.state)
+        await world.hear(Exited)
+        await world.until(lambda: world.journal.load().unsent == {})
+
+    in_world(test)
+
+
+def test_after_an_outage_the_node_asks_for_a_session_again() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        said = len(world.all(Registered))
+        world.link.cut()
+        await world.settle(40)
+        world.link.heal()
+        await world.hear(Registered, count=said + 1, within_s=60)
+        applied = len(world.all(SessionApplied))
+        await world.say(world.session())
+        await world.hear(SessionApplied, count=applied + 1)
+
+    in_world(test)
+
+
+def test_a_full_disk_takes_no_command_and_loses_none() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        journal = world.journal
+        journal.full = True  # type: ignore[attr-defined] # the in-memory journal's fault
+        await world.say(world.start("web"))
+        await world.settle(4)
+        assert world.log == []
+        journal.full = False  # type: ignore[attr-defined]
+        await world.hear(Started)
+        assert len(world.log) == 1
+
+    in_world(test)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_inventory_never_contradicts_what_was_reported_before_it(seed: int) -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.answer_delays_s["domains"] = 0.35  # reality goes on during a look at it
+        for epoch in range(1, 9):
+            await world.say(world.start("web", epoch=epoch))
+            await world.hear(Started, count=epoch)
+            await world.settle(epoch / 10)
+            await world.say(world.stop_command("web", epoch=epoch, grace_s=0))
+            await world.hear(Stopped, count=epoch)
+        await world.settle(5)
+
+        stopped, started, inventories = 0, 0, 0
+        for message in world.heard:
+            match message:
+                case Stopped():
+                    stopped = message.epoch
+                case Started():
+                    started = message.epoch
+                case Inventory():
+                    inventories += 1
+                    assert all(seen.epoch > stopped for seen in message.domains)
+                    assert all(seen.epoch != started for seen in message.exited)
+                case _:
+                    pass
+        assert inventories > 20
+
+    in_world(test, seed=seed, inventory_interval_s=0.1)
