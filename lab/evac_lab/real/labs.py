@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import sysconfig
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from typing import Final
 from evac_lab.narrate import Line
 from evac_lab.real import guest
 from evac_lab.real.errors import CannotRunHere, LabError
+from evac_lab.real.host import Host
 from evac_lab.real.lab import RealLab
 from evac_lab.real.libvirt_cluster import LibvirtCluster, missing
 from evac_lab.real.processes import ProcessId, program
@@ -56,14 +58,16 @@ class Access:
         return [program("nsenter"), f"--net=/run/netns/{self.network}", "--", *command]
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "EVAC_URL": self.url, "EVAC_TOKEN": self.token}
+        # `evac` stands beside this program, wherever that was called from.
+        path = os.pathsep.join((sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)))
+        return {**os.environ, "PATH": path, "EVAC_URL": self.url, "EVAC_TOKEN": self.token}
 
 
 def run_on_libvirt(
     scenario: Scenario,
     *,
     on_line: Callable[[Line], None],
-    on_picture: Callable[[Picture], None],
+    on_picture: Callable[[Picture], None] | None,
     progress: Progress,
     base: Path = BASE,
     logs: Path | None = None,
@@ -115,7 +119,7 @@ def up(*, hosts: int, profile: str, progress: Progress, base: Path = BASE) -> Ac
                 cluster=cluster,
                 scenario=cluster.scenario,
                 on_line=lambda _line: None,
-                on_picture=lambda _picture: None,
+                on_picture=None,
                 progress=progress,
             )
             await runner.bring_up()
@@ -163,11 +167,25 @@ def down(*, progress: Progress, base: Path = BASE) -> int:
     return ended
 
 
-def make_volumes(volumes: Sequence[str], base: Path = BASE) -> list[Path]:
-    """Guest disks in the standing lab's shared folder. Raises LabError for one that is there."""
+def standing(base: Path = BASE) -> RealLab:
+    """The lab that is up. Raises LabError when none is."""
     lab = RealLab(base / STANDING)
     if not lab.exists():
         raise LabError(f"no lab is up in {base}: `evac-lab up` makes one")
+    return lab
+
+
+def host(name: str, base: Path = BASE) -> Host:
+    """A host of the standing lab. Raises LabError, naming those that are there."""
+    lab = standing(base)
+    if name not in lab.facts.hosts:
+        raise LabError(f"no host {name}: the lab has {', '.join(lab.facts.hosts)}")
+    return lab.host(name)
+
+
+def make_volumes(volumes: Sequence[str], base: Path = BASE) -> list[Path]:
+    """Guest disks in the standing lab's shared folder. Raises LabError for one that is there."""
+    lab = standing(base)
     made = []
     for volume in volumes:
         path = lab.shared_folder / volume

@@ -82,7 +82,7 @@ class LibvirtCluster:
             yield cluster
         finally:
             await cluster.disconnect()
-            if logs is not None and directory.exists():
+            if logs is not None:
                 keep_logs(directory, logs)
             await cluster.lab.down()
 
@@ -234,8 +234,8 @@ class LibvirtCluster:
 
 
 def keep_logs(directory: Path, logs: Path) -> None:
-    """Copy every log file of a lab to a folder, under its path in the lab."""
-    for log in sorted(directory.rglob("*.log")):
+    """Copy every log file of a lab, if there is one, to a folder, under its path in the lab."""
+    for log in sorted(directory.rglob("*.log")) if directory.exists() else ():
         kept = logs / log.relative_to(directory)
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(log, kept)

@@ -17,7 +17,7 @@ def run_on_processes(
     scenario: Scenario,
     *,
     on_line: Callable[[Line], None],
-    on_picture: Callable[[Picture], None],
+    on_picture: Callable[[Picture], None] | None,
     progress: Callable[[str], None],
     directory: Path | None = None,
 ) -> Outcome:
