@@ -45,7 +45,7 @@ from evac_common.service.supervise import run_service, stop_on_signals
 from evac_common.store.engine import Store
 
 PREFETCH: Final = 50
-DECLARE_S: Final = 60.0  # a broker that lost its definitions gets them back within this
+DECLARE_S: Final = 1.0  # how often it is looked whether there is a new connection
 READY_S: Final = 1.0
 GRACE_S: Final = 5  # uvicorn: time for open requests when the service stops
 
@@ -70,6 +70,8 @@ def create_app(
         closing=asyncio.Event(),
     )
 
+    queues = Queues(bus)
+
     async def not_ready() -> list[str]:
         reasons = []
         try:
@@ -79,9 +81,11 @@ def create_app(
         health = bus.health()
         if not health.connected:
             reasons.append(f"broker: {health.detail or 'not connected'}")
+        elif not queues.declared.is_set():
+            reasons.append("broker: its queues are not declared yet")
         return reasons
 
-    return build(
+    app = build(
         desk,
         limits,
         not_ready,
@@ -90,6 +94,32 @@ def create_app(
         version=__version__,
         body_bytes_max=settings.body_bytes_max,
     )
+    app.state.queues = queues
+    return app
+
+
+class Queues:
+    """The controllers' queues, declared at every new connection: a broker may have lost them."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._since_s: float | None = None
+        self.declared = asyncio.Event()
+
+    async def step(self) -> None:
+        """Wait for a connection; raises as Bus.declare."""
+        await self._bus.wait_connected()
+        since_s = self._bus.health().connected_since_s
+        if since_s != self._since_s:
+            await self._bus.declare(topology.CONTROLLER_QUEUES)
+            self._since_s = since_s
+            self.declared.set()
+
+
+async def _relay(relay: Relay, queues: Queues) -> None:
+    """An event published before its queues exist would reach nobody."""
+    await queues.declared.wait()
+    await relay.run()
 
 
 async def serve(
@@ -109,16 +139,12 @@ async def serve(
         settings, clock=clock, bus=bus, store=store, admin=admin, secrets=secrets
     )
     desk: Desk = app.state.desk
+    queues: Queues = app.state.queues
     wake = Wake()
     readiness = Readiness(app, READY_S)
     tasks: dict[str, Coroutine[Any, Any, Any]] = {
         "bus": bus.run(),
-        "declare queues": periodically(
-            "declare queues",
-            DECLARE_S,
-            lambda: bus.declare(topology.CONTROLLER_QUEUES),
-            clock=clock,
-        ),
+        "declare queues": periodically("declare queues", DECLARE_S, queues.step, clock=clock),
         "settle operations": periodically(
             "settle operations",
             settings.settle_s,
@@ -129,7 +155,7 @@ async def serve(
         "expire": periodically(
             "expire", settings.expire_s, lambda: housekeeping.expire(desk), clock=clock
         ),
-        "relay": Relay(store, bus, clock).run(),
+        "relay": _relay(Relay(store, bus, clock), queues),
         "receive": _receive(bus, Requests(desk), wake),
         "watch readiness": readiness.watch(),
     }

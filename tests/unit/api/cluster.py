@@ -231,7 +231,7 @@ async def open_cluster(url: str, url_of_others: str) -> AsyncIterator[Cluster]:
         secrets=SecretBox([SecretBox.new_key()]),
     )
     running = asyncio.create_task(bus.run())
-    await bus.wait_connected()
+    await app.state.queues.step()
     token = await app.state.desk.tokens.issue("tester")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app),

@@ -60,10 +60,10 @@ async def test_no_request_needs_a_thread(
     EmbeddedBroker(state)
     bus = EmbeddedBus(state, user=API_USER, clock=clock)
     running = asyncio.create_task(bus.run())
-    await bus.wait_connected()
     app = service.create_app(
         Settings(), clock=clock, bus=bus, store=store, admin=EmbeddedAdmin(state), secrets=None
     )
+    await app.state.queues.step()
     token = await app.state.desk.tokens.issue("tester")
     monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", refuse)
     before = threading.active_count()
