@@ -14,8 +14,10 @@ BIN := $(abspath $(VENV))/bin
 MEMBERS := common services/api services/scheduler services/compute services/monitor lab
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PATH="$(BIN):$$PATH" $(BIN)/python -m pip --quiet --no-input
 HASHED := install --require-hashes --only-binary :all:
-# one process; the order is drawn anew each time and pytest prints the seed that repeats it
+# the order is drawn anew each time and pytest prints the seed that repeats it
 PYTEST := $(BIN)/python -m pytest
+# tests that start no server share the processors; files stay together, so that a module's fixture is made once
+QUICK := $(PYTEST) -q --numprocesses 2 --dist loadfile
 
 export PATH := $(BIN):$(PATH)
 
@@ -42,12 +44,13 @@ check: $(VENV)/dev.stamp ## format, lint, import rules, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
-	$(PYTEST) -q -m "not real and not slow"
+	$(QUICK) -m "not real and not slow"
 
 .PHONY: test
 test: $(VENV)/dev.stamp $(VENV)/lab.stamp ## every test; as root on Debian or Ubuntu also the real servers and hosts
 	@VENV=$(VENV) MAKE="$(MAKE)" .ci/real
-	$(PYTEST)
+	$(QUICK) -m "not real"
+	$(PYTEST) -m real
 
 .PHONY: bench
 bench: $(VENV)/dev.stamp ## measure, and compare with the thresholds

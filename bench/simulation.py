@@ -22,7 +22,7 @@ def run() -> None:
             file,
             seed=seed,
             on_line=lambda _line: None,
-            on_picture=lambda _picture: None,
+            on_picture=None,
             progress=lambda _text: None,
             doubles=Doubles(),
         )

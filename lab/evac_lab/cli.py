@@ -74,7 +74,7 @@ def simulate_command(
             scenario,
             seed=seed,
             on_line=view.line,
-            on_picture=view.picture,
+            on_picture=view.pictures,
             progress=lambda _text: None,
             doubles=Doubles(),
         )
@@ -132,12 +132,12 @@ def _run_once(scenario: Scenario, nodes: Nodes, console: Console, logs: Path | N
             return run_on_processes(
                 scenario,
                 on_line=view.line,
-                on_picture=view.picture,
+                on_picture=view.pictures,
                 progress=_progress,
                 directory=logs,
             )
         outcome, proof = run_on_libvirt(
-            scenario, on_line=view.line, on_picture=view.picture, progress=_progress, logs=logs
+            scenario, on_line=view.line, on_picture=view.pictures, progress=_progress, logs=logs
         )
     console.print(str(proof), highlight=False, soft_wrap=True)
     return outcome
@@ -172,7 +172,9 @@ def down_command() -> None:
 
 
 @app.command("exec", context_settings={"ignore_unknown_options": True})
-def exec_command(command: Annotated[list[str], typer.Argument(help="evac node list, say.")]) -> None:
+def exec_command(
+    command: Annotated[list[str], typer.Argument(help="evac node list, say.")],
+) -> None:
     """Run a command beside the lab's api, with EVAC_URL and EVAC_TOKEN set."""
     from evac_lab.real.labs import BASE, Access
 
@@ -192,12 +194,35 @@ def disk_command(
         typer.echo(path)
 
 
+class Switch(StrEnum):
+    ON = "on"
+    OFF = "off"
+
+
+@app.command("power")
+def power_command(host: str, to: Switch) -> None:
+    """Cut the power of a host of the lab, or switch it on, as a scenario's time line does."""
+    from evac_lab.real import labs
+
+    labs.host(host).boot() if to is Switch.ON else labs.host(host).cut()
+
+
+@app.command("network")
+def network_command(host: str, to: Switch) -> None:
+    """Pull a host's network cable, or put it back; its guests run on and its BMC answers."""
+    from evac_lab.real import labs
+
+    labs.host(host).plug() if to is Switch.ON else labs.host(host).unplug()
+
+
 _HOW_TO_USE = """
 The lab is up. From another shell, or this one:
 
     evac-lab exec -- evac node list
     evac-lab disk web-1-0.raw                      # a guest's disk in pool `shared`
     evac-lab exec -- evac instance create web-1 --vcpus 1 --memory 16MiB --disk shared
+    evac-lab power n1 off                          # or: network n1 off
+    evac-lab exec -- evac instance explain web-1
     evac-lab down                                  # ends and removes everything
 """
 

@@ -50,7 +50,7 @@ def demo(
             file,
             seed=seed,
             on_line=view.line,
-            on_picture=view.picture,
+            on_picture=view.pictures,
             progress=lambda text: console.print(f"         lab        {text}", highlight=False),
             calm_pace=CALM_PACE if paced else None,
             eventful_pace=EVENTFUL_PACE if paced else None,

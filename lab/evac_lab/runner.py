@@ -105,7 +105,7 @@ class Runner:
     cluster: Cluster
     scenario: Scenario
     on_line: Callable[[Line], None]
-    on_picture: Callable[[Picture], None]
+    on_picture: Callable[[Picture], None] | None  # None: nobody looks
     progress: Callable[[str], None]
     bring_up_limit_s: float = 120.0
     poll_s: float = 0.5
@@ -195,12 +195,14 @@ class Runner:
             final[name] = manifest
             selector = {ON_LABEL: instance.on} if instance.on else {}
             first[name] = {**manifest, "node_selector": {**instance.node_selector, **selector}}
-        self.progress(f"starting {len(first)} instances")
+        if first:
+            self.progress(f"starting {len(first)} instances")
         await self._call("POST", "/v1/apply", {"pools": pools, "instances": first})
         await self._wait(f"{len(first)} instances to run", self._instances_run, self._wanted())
         if final != first:
             await self._call("POST", "/v1/apply", {"instances": final})
-        self.progress(f"{len(first)} instances run")
+        if first:
+            self.progress(f"{len(first)} instances run")
 
     def _wanted(self) -> list[str]:
         """Instances that should run, by name."""
@@ -274,6 +276,8 @@ class Runner:
         self.on_line(line)
 
     async def _draw(self) -> None:
+        if self.on_picture is None:
+            return
         executions = await self._executions()
         states = {node["name"]: node["state"] for node in await self._list("nodes")}
         verdict = judge(executions, should_run=self._wanted(), end_s=self._at_s())

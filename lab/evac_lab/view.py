@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -87,6 +87,11 @@ class View:
             self.console.print(str(line), highlight=False, markup=False, soft_wrap=True)
         else:
             self._redraw()
+
+    @property
+    def pictures(self) -> Callable[[Picture], None] | None:
+        """Where pictures go; None where nobody could see them."""
+        return None if self._live is None else self.picture
 
     def picture(self, picture: Picture) -> None:
         self._picture = picture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from evac_lab.demo import demo, scenario
@@ -31,16 +32,22 @@ def _shown(**options: object) -> tuple[int, str]:
     return code, screen.getvalue()
 
 
-def test_a_cut_off_nodes_twelve_instances_come_back_once() -> None:
-    code, screen = _shown()
+@pytest.fixture(scope="module")
+def shown() -> tuple[int, str]:
+    """The demo, once for all that look at it."""
+    return _shown()
+
+
+def test_a_cut_off_nodes_twelve_instances_come_back_once(shown: tuple[int, str]) -> None:
+    code, screen = shown
 
     assert "12 came back, 0 ran twice, 0 lost" in screen
     assert "node n1: dead, proof power" in screen
     assert code == 0
 
 
-def test_explain_tells_the_whole_chain_of_a_restart() -> None:
-    _, screen = _shown()
+def test_explain_tells_the_whole_chain_of_a_restart(shown: tuple[int, str]) -> None:
+    _, screen = shown
 
     chain = [
         "last heartbeat of n1",
@@ -73,7 +80,7 @@ def test_the_same_seed_tells_the_same_story() -> None:
             scenario(),
             seed=seed,
             on_line=lambda _line: None,
-            on_picture=lambda _picture: None,
+            on_picture=None,
             progress=lambda _text: None,
             doubles=Doubles(),
         )

@@ -21,7 +21,7 @@ def simulate(
     *,
     seed: int,
     on_line: Callable[[Line], None],
-    on_picture: Callable[[Picture], None],
+    on_picture: Callable[[Picture], None] | None,
     progress: Callable[[str], None],
     calm_pace: float | None = None,
     eventful_pace: float | None = None,
