@@ -24,7 +24,8 @@ class Handlers:
         try:
             handled = await monitor.records.register(report)
         except (StoreUnavailable, Conflict) as error:
-            monitor.log.warning("registration waits", node_id=report.node_id, why=str(error))
+            # The loops say once that the database is away; messages come by the hundred.
+            monitor.log.debug("registration waits", node_id=report.node_id, why=str(error))
             return Verdict.RETRY
         log = monitor.log.info if handled.changed else monitor.log.debug
         log(
@@ -44,7 +45,7 @@ class Handlers:
         try:
             handled = await monitor.records.session_applied(report)
         except (StoreUnavailable, Conflict) as error:
-            monitor.log.warning("session report waits", node_id=report.node_id, why=str(error))
+            monitor.log.debug("session report waits", node_id=report.node_id, why=str(error))
             return Verdict.RETRY
         log = monitor.log.info if handled.changed else monitor.log.debug
         log("session applied", node_id=report.node_id, why=handled.why)

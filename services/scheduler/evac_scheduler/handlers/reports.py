@@ -276,7 +276,8 @@ class Reports:
             async with self._database.transaction() as records:
                 await step(records)
         except (StoreUnavailable, Conflict) as error:
-            self._log.warning("report waits", message_type=report.name, why=str(error))
+            # The loops say once that the database is away; messages come by the hundred.
+            self._log.debug("report waits", message_type=report.name, why=str(error))
             return Verdict.RETRY
         if news():
             self._wake.set()
