@@ -302,8 +302,8 @@ class Host:
                 if (entry / "ns" / "pid").readlink() != namespace:
                     continue
                 status = (entry / "status").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue  # gone, or a stranger that even root may not look at in a container
             numbers = next(line for line in status.splitlines() if line.startswith("NSpid:"))
             if int(numbers.split()[-1]) == inside.pid:
                 found = ProcessId.of(int(entry.name))

@@ -27,7 +27,7 @@ from evac_lab.real.controllers import ControlPlane, Site, as_environment
 from evac_lab.real.errors import CannotRunHere, LabError
 from evac_lab.real.host import Host
 from evac_lab.real.lab import RealLab
-from evac_lab.real.processes import ProcessId, until
+from evac_lab.real.processes import ProcessId, reap, until
 from evac_lab.real.witness import Proof, Witness
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
@@ -85,11 +85,22 @@ class LibvirtCluster:
             if logs is not None:
                 keep_logs(directory, logs)
             await cluster.lab.down()
+            reap()
 
     async def start(self, progress: Callable[[str], None] = lambda _text: None) -> None:
-        """Start all but the hosts; every service is ready when this returns."""
+        """Start all but the hosts; every service is ready when this returns.
+
+        Raises CannotRunHere, NotReady, LabError.
+        """
         if lacks := missing():
             raise CannotRunHere(" ".join(lacks))
+        try:
+            await self._start(progress)
+        except ExceptionGroup as group:
+            # Of what is started side by side, the first failure says why; it cancelled the others.
+            raise group.exceptions[0] from group
+
+    async def _start(self, progress: Callable[[str], None]) -> None:
         document = self.scenario.document
         await self.lab.up(tuple(document.nodes), progress)
         for host in self.lab.hosts:

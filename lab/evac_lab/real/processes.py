@@ -122,7 +122,7 @@ class Daemon:
     @property
     def process(self) -> ProcessId | None:
         """The process while it lives, whoever started it."""
-        _reap()
+        reap()
         try:
             identity = ProcessId.parse(self._pid_file.read_text())
         except (FileNotFoundError, ValueError):
@@ -209,7 +209,8 @@ def program(name: str) -> str:
     return path
 
 
-def _reap() -> None:
+def reap() -> None:
+    """Let go of programs that have ended, so that none is a zombie."""
     _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
 
