@@ -10,11 +10,11 @@ import json
 import os
 import signal
 import sysconfig
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from evac_lab.narrate import Line
 from evac_lab.real import guest
@@ -35,6 +35,7 @@ _ACCESS: Final = "access.json"
 HOSTS_MAX: Final = 20
 
 Progress = Callable[[str], None]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,6 @@ def run_on_libvirt(
     """
 
     async def live() -> tuple[Outcome, Proof]:
-        _tie_to_sigterm()
         async with _folder(base, f"{_RUN}{ProcessId.of(os.getpid())}") as folder:
             running = LibvirtCluster.running(
                 scenario, directory=folder, progress=progress, logs=logs
@@ -95,7 +95,7 @@ def run_on_libvirt(
                 proof = await cluster.proof()
         return outcome.with_double_runs(proof.ran_twice), proof
 
-    return asyncio.run(live())
+    return asyncio.run(_until_sigterm(live()))
 
 
 def up(*, hosts: int, profile: str, progress: Progress, base: Path = BASE) -> Access:
@@ -111,7 +111,6 @@ def up(*, hosts: int, profile: str, progress: Progress, base: Path = BASE) -> Ac
         raise LabError(f"a lab is up in {base}: `evac-lab down` ends it")
 
     async def make() -> Access:
-        _tie_to_sigterm()
         cluster = LibvirtCluster(lab, scenario, outlives_starter=True)
         try:
             await cluster.start(progress)
@@ -139,7 +138,7 @@ def up(*, hosts: int, profile: str, progress: Progress, base: Path = BASE) -> Ac
         await cluster.disconnect()
         return access
 
-    return asyncio.run(make())
+    return asyncio.run(_until_sigterm(make()))
 
 
 def down(*, progress: Progress, base: Path = BASE) -> int:
@@ -235,8 +234,21 @@ def _is_lived_in(folder: Path) -> bool:
         return True  # not a name of ours
 
 
-def _tie_to_sigterm() -> None:
-    """SIGTERM ends a lab as Ctrl-C does: everything is taken down first."""
-    task = asyncio.current_task()
-    assert task is not None, "called from a coroutine"
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+async def _until_sigterm(work: Coroutine[Any, Any, Result]) -> Result:
+    """SIGTERM ends a lab as Ctrl-C does: everything is taken down first. Raises LabError then."""
+    task = asyncio.create_task(work, name="the lab's work")
+    told = asyncio.Event()
+
+    def end() -> None:
+        told.set()
+        task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if told.is_set():
+            raise LabError("ended by SIGTERM; everything was taken down") from None
+        task.cancel()
+        await asyncio.wait({task})
+        raise
