@@ -16,8 +16,8 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PATH="$(BIN):$$PATH" $(BIN)/python -m pip
 HASHED := install --require-hashes --only-binary :all:
 # the order is drawn anew each time and pytest prints the seed that repeats it
 PYTEST := $(BIN)/python -m pytest
-# tests that start no server share the processors; files stay together, so that a module's fixture is made once
-QUICK := $(PYTEST) -q --numprocesses 2 --dist loadfile
+# tests that start no server share the processors
+QUICK := $(PYTEST) -q --numprocesses 2 --dist worksteal
 
 export PATH := $(BIN):$(PATH)
 

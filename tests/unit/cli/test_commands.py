@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -235,8 +236,8 @@ async def test_tables_show_what_people_look_for(evac: Shell, cluster: Cluster) -
         "NAME STATE HEARD INSTANCES VCPUS MEMORY POWER WHY"
     )
     assert "silent for 9 s" in nodes.out
-    assert "unknown (last seen running on n1 41 s ago)" in instances.out
-    assert "unknown (last seen running on n1 41 s ago)" in shown.out
+    for page in (instances.out, shown.out):
+        assert re.search(r"unknown \(last seen running on n1 \d+ s ago\)", page)
     assert "suspect=1" in status.out
 
 

@@ -11,6 +11,7 @@ from evac_common.messages.reports import StartErrorKind
 from evac_common.model.states import NodeState, RunStrategy
 from evac_scheduler.core.evacuation import Limits
 from evac_scheduler.core.policy import Policy
+from tests.seeds import first_is_quick
 from tests.unit.scheduler.cluster import Cluster, id_of
 
 
@@ -340,7 +341,7 @@ async def test_halting_between_plan_and_wave_cancels_item_and_reservation(
     assert (await cluster.status(name))["phase"] == "running"
 
 
-@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize("replicas", first_is_quick([2, 3]))
 async def test_schedulers_that_race_assign_everything_once(cluster: Cluster, replicas: int) -> None:
     names = await _twelve_on_n1(cluster)
     others = [cluster.scheduler, *(cluster.replica() for _ in range(replicas - 1))]
