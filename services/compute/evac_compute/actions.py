@@ -186,7 +186,6 @@ class Actions:
 
     def _say_refused(self, command: Start, kind: StartErrorKind, detail: str) -> None:
         """The tombstone and the report that releases the epoch are one write."""
-        self._node.remember_released(command.instance_id, command.epoch)
         self._settle(
             command,
             "start_refused",
@@ -201,6 +200,8 @@ class Actions:
                 detail=detail[:DETAIL_MAX],
             ),
         )
+        # Not before: the inventory says it to the scheduler, and that is a proof.
+        self._node.remember_released(command.instance_id, command.epoch)
 
     # --- stop and destroy ----------------------------------------------------------------------
 

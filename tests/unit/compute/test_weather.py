@@ -16,6 +16,7 @@ from evac_common.messages.reports import (
     Stopped,
 )
 from evac_common.model.states import ExitReason
+from evac_compute.adapters.memory_journal import MemoryJournal
 from tests.unit.compute.world import World, id_of, in_world
 
 
@@ -204,3 +205,21 @@ def test_an_inventory_never_contradicts_what_was_reported_before_it(seed: int) -
         assert inventories > 20
 
     in_world(test, seed=seed, inventory_interval_s=0.1)
+
+
+def test_no_inventory_calls_an_epoch_released_before_its_tombstone_is_on_disk() -> None:
+    async def test(world: World) -> None:
+        journal = world.journal
+        assert isinstance(journal, MemoryJournal)
+        await world.into_session()
+        world.hypervisor.start_delay_s = 2.0
+        world.hypervisor.refuse_starts(StartErrorKind.CAPACITY, times=1)
+        await world.say(world.start("web"))
+        await world.settle(1)
+        journal.full = True
+        await world.settle(60)
+
+        assert journal.load().tombs == {}
+        assert [seen.released for seen in world.all(Inventory) if seen.released] == []
+
+    in_world(test)
