@@ -177,7 +177,7 @@ class Look:
                     self.reconcile(instance_id)
             if node.session is not None:
                 await self._bus.publish(node.outgoing(self._inventory(domains, mark)))
-            self._sessions.rejoin_if_empty(len(domains))
+            self._sessions.rejoin_if_empty(len(domains), mark)
         except (Retryable, Unroutable) as error:
             self._once.failed(error)
         else:

@@ -160,14 +160,19 @@ class Sessions:
             ),
         )
 
-    def rejoin_if_empty(self, domains: int) -> None:
+    def rejoin_if_empty(self, domains: int, mark: int) -> None:
         """Told that it is proven dead, and with nothing left: begin a new life and ask for a
         session.
+
+        `domains`: how many a look begun at the lanes' `mark` found. Work that ended during the look
+        may have left a domain that it does not show: then the next look decides.
         """
         node = self._node
         if not node.recorded.proven_dead:
             return
-        if domains or not self._lanes.idle or self._offered is not None:
+        if domains or not self._lanes.idle or self._lanes.mark() != mark:
+            return
+        if self._offered is not None:
             return
         incarnation = node.recorded.incarnation + 1
         node.session = None

@@ -176,3 +176,25 @@ def test_proven_dead_with_something_left_it_starts_nothing_and_keeps_its_incarna
         assert world.executing() == []
 
     in_world(test)
+
+
+def test_a_start_that_ends_while_the_look_is_answered_keeps_the_incarnation() -> None:
+    """A new incarnation proves the old one's guests dead, so no guest may slip past the look."""
+
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.start_delay_s = 10.0
+        await world.say(world.start("web"))
+        await world.settle(2)
+        await world.say(world.session(proven_dead=True))
+        await world.hear(SessionApplied, count=2)
+        await world.settle(6)
+
+        world.hypervisor.answer_delays_s["domains"] = 4.0
+        await world.say(world.destroy("other"))  # settled at once, and followed by a look
+        await world.settle(30)
+
+        assert world.executing() == [("web", 1, 1)]
+        assert world.incarnation == 1
+
+    in_world(test)
