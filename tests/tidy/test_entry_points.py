@@ -12,6 +12,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from evac_lab.scenario.knobs import SETTINGS
+
 ROOT: Final = Path(__file__).parents[2]
 CONTROLLERS: Final = ("api", "scheduler", "monitor")
 INSTRUCTIONS: Final = {
@@ -80,6 +82,21 @@ def test_compose_has_the_reference_site() -> None:
             source = str(volume).split(":", 1)[0]
             known = source.startswith("./") and (ROOT / source).exists()
             assert known or source in _compose()["volumes"], name
+
+
+@pytest.mark.parametrize("name", [*CONTROLLERS, "migrate"])
+def test_compose_gives_each_program_a_verb_and_settings_that_it_has(name: str) -> None:
+    service = _compose()["services"][name]
+    program, *verb = service["command"]
+    owner = "api" if name == "migrate" else name
+    assert (program, verb) == (f"evac-{owner}", ["migrate" if name == "migrate" else "run"])
+
+    unknown = [
+        key
+        for key in service["environment"]
+        if key.removeprefix(f"EVAC_{owner.upper()}_").lower() not in SETTINGS[owner].model_fields
+    ]
+    assert not unknown
 
 
 def test_compose_holds_no_secret() -> None:
