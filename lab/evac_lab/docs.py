@@ -27,13 +27,11 @@ from evac_common.bus.embedded import EmbeddedBus, EmbeddedState
 from evac_common.cli.main import app as evac_app
 from evac_common.model.identity import API_USER
 from evac_common.service.clock import SystemClock
-from evac_common.service.settings import ServiceSettings, describe
+from evac_common.service.settings import describe
 from evac_common.store.engine import Store
-from evac_compute.settings import Settings as ComputeSettings
+from evac_lab.scenario.knobs import SETTINGS
 from evac_monitor.core import states as node_states
-from evac_monitor.settings import Settings as MonitorSettings
 from evac_scheduler.core import evacuation as item_states
-from evac_scheduler.settings import Settings as SchedulerSettings
 
 ROOT: Final = Path(__file__).parents[2]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -44,13 +42,6 @@ Environment `EVAC_<SERVICE>_<FIELD>` wins over files in the systemd credentials 
 over the TOML file given with `--config`, that over the profile, that over the default. Values that
 cannot work together are refused at the start, naming the rule.
 """
-
-SETTINGS: Final[Mapping[str, type[ServiceSettings]]] = {
-    "api": ApiSettings,
-    "scheduler": SchedulerSettings,
-    "monitor": MonitorSettings,
-    "compute": ComputeSettings,
-}
 
 
 class Row(Protocol):

@@ -31,7 +31,7 @@ async def enrol(  # noqa: PLR0917 - Typer calls it by keyword, from the options
     dmi_uuid: Annotated[
         str | None, typer.Option(help="DMI product UUID; unset: the first registration sets it.")
     ] = None,
-    power: Annotated[str | None, typer.Option(help="How its BMC speaks: ipmi or redfish.")] = None,
+    power: Annotated[str | None, typer.Option(help="How its BMC speaks: ipmi.")] = None,
     power_address: Annotated[str | None, typer.Option(metavar="HOST")] = None,
     power_port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
     power_user: Annotated[str, typer.Option()] = "",
@@ -56,7 +56,7 @@ async def enrol(  # noqa: PLR0917 - Typer calls it by keyword, from the options
     if power is not None:
         body["power"] = _power(power, power_address, power_port, power_user, power_password_file)
     elif power_address or power_password_file or power_user or power_port:
-        raise WrongUse("--power-... needs --power ipmi or --power redfish")
+        raise WrongUse("--power-... needs --power ipmi")
     if output is not None and output.exists():
         raise WrongUse(
             f"{output}: exists already; the secret is shown only once, so choose another"
@@ -84,8 +84,6 @@ def _power(
     power: dict[str, Any] = {"kind": kind, "address": address, "username": user}
     if port is not None:
         power["port"] = port
-    elif kind == "redfish":
-        power["port"] = 443
     if password_file is not None:
         try:
             power["password"] = password_file.read_text("utf-8").rstrip("\r\n")

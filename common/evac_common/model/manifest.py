@@ -15,10 +15,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from evac_common.model.identity import Name
-from evac_common.model.states import LockScope, PoolKind, PowerKind, RunStrategy
+from evac_common.model.states import (
+    SUPPORTED_POWER,
+    LockScope,
+    PoolKind,
+    PowerKind,
+    RunStrategy,
+)
 
 # Label keys and values: what a shell, a YAML file and a table print without quoting.
 LabelKey = Annotated[
@@ -48,9 +62,22 @@ class Power(Declared):
     address: str = Field(
         min_length=1, max_length=255, description="Host name or IP address of the BMC."
     )
-    port: int = Field(default=623, ge=1, le=65535, description="UDP (IPMI) or TCP (Redfish) port.")
+    port: int = Field(default=623, ge=1, le=65535, description="UDP port.")
     username: str = Field(default="", max_length=64)
     password: SecretStr = SecretStr("")
+
+    @field_validator("kind")
+    @classmethod
+    def _has_a_driver(cls, kind: PowerKind) -> PowerKind:
+        return supported_power(kind)
+
+
+def supported_power(kind: PowerKind) -> PowerKind:
+    """Raises ValueError for a kind that no driver speaks: nobody could fence such a node."""
+    if kind not in SUPPORTED_POWER:
+        known = " and ".join(one.value for one in SUPPORTED_POWER)
+        raise ValueError(f"only {known} is supported by this version")
+    return kind
 
 
 class NodeManifest(Declared):

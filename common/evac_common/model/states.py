@@ -96,6 +96,9 @@ class PowerKind(StrEnum):
     REDFISH = "redfish"
 
 
+SUPPORTED_POWER: Final = (PowerKind.IPMI,)
+
+
 class ExitReason(StrEnum):
     """How a domain ended, as told by the hypervisor (libvirt's reasons, named in evac's words)."""
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from evac_common.cli.document import Document, DocumentInvalid, parse
+from evac_common.model.manifest import supported_power
+from evac_common.model.states import PowerKind
 from evac_lab.scenario.document import ScenarioDocument
 from evac_lab.scenario.expect import (
     Expectation,
@@ -18,11 +21,10 @@ from evac_lab.scenario.expect import (
     NodeIs,
     parse_expectation,
 )
+from evac_lab.scenario.knobs import refused_settings
 from evac_lab.scenario.timeline import End, Kill, Network, NotUnderstood, Power, Step, parse_step
 
 Read = TypeVar("Read")
-
-SERVICES = ("api", "scheduler", "monitor", "compute")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +74,29 @@ def from_text(text: str, source: str) -> Scenario:
     try:
         document = ScenarioDocument.model_validate(yaml.value)
     except ValidationError as error:
-        problems = [
-            f"{yaml.where(_plain(problem['loc']))}: {problem['msg']} (got {problem['input']!r})"
-            for problem in error.errors(include_url=False)
-        ]
-        raise DocumentInvalid("\n".join(problems)) from error
-    problems = []
+        raise DocumentInvalid(
+            "\n".join(_sentence(problem, yaml) for problem in error.errors(include_url=False))
+        ) from error
+    problems: list[str] = []
     steps = _lines(document.timeline, "timeline", parse_step, yaml, problems)
     expectations = _lines(document.expect, "expect", parse_expectation, yaml, problems)
     if not problems:
-        problems = [*_unknown_names(document, steps, expectations, yaml), *_order(steps, yaml)]
+        problems = [
+            *_unknown_names(document, steps, expectations, yaml),
+            *_unsupported_power(document, yaml),
+            *refused_settings(document, yaml),
+            *_order(steps, yaml),
+        ]
     if problems:
         raise DocumentInvalid("\n".join(problems))
     return Scenario(document=document, steps=tuple(steps), expectations=tuple(expectations))
+
+
+def _sentence(problem: ErrorDetails, yaml: Document) -> str:
+    where = yaml.where(_plain(problem["loc"]))
+    if problem["type"] == "missing":
+        return f"{where}: is required"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
 
 
 def _plain(location: Sequence[str | int]) -> list[str | int]:
@@ -123,19 +135,24 @@ def _unknown_names(
         "pools": document.pools,
         "instances": document.instances,
     }
-    rule = f"a setting is SERVICE.FIELD, SERVICE one of {', '.join(SERVICES)}"
     return [
-        *(
-            f"{yaml.where(path)}: {name!r} is not declared under {section}"
-            for path, section, name in used
-            if name is not None and name not in declared[section]
-        ),
-        *(
-            f"{yaml.where(['settings', key])}: {rule}"
-            for key in document.settings
-            if key.partition(".")[0] not in SERVICES or not key.partition(".")[2]
-        ),
+        f"{yaml.where(path)}: {name!r} is not declared under {section}"
+        for path, section, name in used
+        if name is not None and name not in declared[section]
     ]
+
+
+def _unsupported_power(document: ScenarioDocument, yaml: Document) -> list[str]:
+    """The short form of `power`; the manifest itself refuses the long one."""
+    problems = []
+    for name, node in document.nodes.items():
+        if isinstance(node.power, PowerKind):
+            try:
+                supported_power(node.power)
+            except ValueError as error:
+                where = yaml.where(["nodes", name, "power"])
+                problems.append(f"{where}: {error} (got {node.power.value!r})")
+    return problems
 
 
 def _in_manifests(document: ScenarioDocument) -> Iterator[Use]:

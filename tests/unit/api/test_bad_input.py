@@ -280,6 +280,26 @@ async def test_every_route_names_what_it_refuses(
     assert await cluster.counts() == before
 
 
+async def test_a_reason_that_is_too_short_is_told_how_long_it_must_be(cluster: Cluster) -> None:
+    problem = await cluster.refused(422, "POST", "/v1/nodes/n1/fence", json={"reason": "x"})
+
+    assert problem["violations"][0]["rule"] == "must have at least 3 characters"
+
+
+async def test_a_bmc_that_nothing_here_can_speak_to_is_refused_by_field(cluster: Cluster) -> None:
+    """Accepted, it would show as a node with power, and could be fenced by nobody."""
+    power = {"kind": "redfish", "address": "10.0.9.1"}
+    node = {"vcpus": 1, "memory_mib": 1024, "power": power}
+
+    enrolling = await cluster.refused(422, "POST", "/v1/nodes", json={"name": "n1", **node})
+    applying = await cluster.refused(422, "POST", "/v1/apply", json={"nodes": {"n1": node}})
+
+    assert [(one["field"], one["rule"]) for one in enrolling["violations"]] == [
+        ("power.kind", "only ipmi is supported by this version")
+    ]
+    assert applying["violations"][0]["field"] == "nodes.n1.power.kind"
+
+
 async def test_a_password_is_never_repeated_in_a_refusal(cluster: Cluster) -> None:
     power = {"kind": "ipmi", "address": "", "password": ["hunter2"], "passwd": "hunter2"}
     body = {"name": "n1", "vcpus": 1, "memory_mib": 1024, "power": power}

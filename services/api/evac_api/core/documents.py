@@ -13,7 +13,6 @@ ALL: Final = "the document"
 _PLAIN: Final = {
     "extra_forbidden": "no such field",
     "missing": "is required",
-    "string_too_short": "must not be empty",
 }
 _NOT_YET: Final = {
     "policies": "policies are not supported by this version",
@@ -96,6 +95,9 @@ def _violation(error: Any, skip: int) -> Violation:
     rule = _PLAIN.get(kind) or str(error["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden" and path:
         rule = _NOT_YET.get(str(path[-1]), rule)
+    if kind == "string_too_short":
+        least = error["ctx"]["min_length"]
+        rule = "must not be empty" if least == 1 else f"must have at least {least} characters"
     if kind == "string_pattern_mismatch":
         rule = f"must match {error['ctx']['pattern']}"
     secret = any("pass" in str(part).lower() for part in path) or "power" in path[-2:-1]
