@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
+from evac_api.core.explain import Owned, Proof, proof_step
 from evac_common.messages import events
 from evac_common.model.states import NodeState, Phase, ProofKind
 from evac_common.store import nodes, placement
 from tests.unit.api.cluster import Cluster, instance, moment
 
+DAWN = datetime(2026, 1, 1, tzinfo=UTC)
 OPEN = {"gate": "hold_off", "open": True, "why": "steady for 300 s"}
 REFUSED = {"node": "n1", "verdict": "refused", "why": "state fenced, not up"}
 CHOSEN = {"node": "n2", "verdict": "chosen", "why": "most memory left"}
@@ -329,3 +331,23 @@ async def test_an_alarm_about_the_instance_is_part_of_the_answer(running: Cluste
 
     assert found["steps"][-1]["kind"] == "alarm"
     assert found["steps"][-1]["what"] == "instance.double_run_suspected"
+
+
+def test_a_proof_by_power_reads_as_a_sentence() -> None:
+    owner = Owned(
+        epoch=1, node_id="0", node="n1", incarnation=1, run=1, at=DAWN, proof=None, over=None
+    )
+    readings = [
+        {"state": "off", "at": "2026-01-01T00:01:41.912+00:00"},
+        {"state": "off", "at": "2026-01-01T00:01:43.040+00:00"},
+    ]
+    evidence = {"method": "ipmi", "address": "10.0.9.1:623", "attempt": 1, "readings": readings}
+    proof = Proof(kind="power", at=DAWN, actor="monitor", evidence=evidence, released=False)
+
+    told = proof_step(owner, proof)
+
+    assert told.what == "n1 is proven dead (incarnation 1)"
+    assert told.why == (
+        "power: method ipmi, address 10.0.9.1:623, attempt 1, read off at 00:01:41.9 and 00:01:43.0"
+    )
+    assert told.detail["evidence"] == evidence

@@ -173,10 +173,10 @@ def _intent(facts: Facts) -> StepView:
 def _end_of(facts: Facts, owner: Owned) -> list[StepView]:
     """How an owner was lost, as far as it has come: heartbeat, suspicion, gate, fencing, proof."""
     if owner.over is not None and owner.over.released:
-        return [_proof(owner, owner.over)]
+        return [proof_step(owner, owner.over)]
     node = facts.nodes.get(owner.node_id)
     if node is None:
-        return [_proof(owner, owner.over)] if owner.over else []
+        return [proof_step(owner, owner.over)] if owner.over else []
     until = owner.over.at if owner.over else None
     past = [one for one in node.happened if until is None or one.at <= until]
     silence = _last(past, ("node.suspect",))
@@ -204,7 +204,7 @@ def _end_of(facts: Facts, owner: Owned) -> list[StepView]:
     if rebooted is not None and owner.over is not None and owner.over.kind == "incarnation":
         steps.append(_step("rebooted", rebooted.at, f"{node.name} came back", rebooted.why))
     if owner.over is not None:
-        steps.append(_proof(owner, owner.over))
+        steps.append(proof_step(owner, owner.over))
     return steps
 
 
@@ -249,7 +249,8 @@ def _gate(
     return steps
 
 
-def _proof(owner: Owned, proof: Proof) -> StepView:
+def proof_step(owner: Owned, proof: Proof) -> StepView:
+    """How an owner ended: for a person in words, for a program with the evidence as stored."""
     what = (
         f"{owner.node} released epoch {owner.epoch}"
         if proof.released
@@ -263,9 +264,20 @@ def _proof(owner: Owned, proof: Proof) -> StepView:
 
 def _sentence(evidence: Any) -> str:
     """Evidence is stored for programs; this is how a person reads it."""
-    if isinstance(evidence, Mapping):
-        return ", ".join(f"{key} {_words(value)}" for key, value in evidence.items())
-    return str(evidence)
+    if not isinstance(evidence, Mapping):
+        return str(evidence)
+    parts = [f"{key} {_words(value)}" for key, value in evidence.items() if key != "readings"]
+    return ", ".join([*parts, *_readings(evidence.get("readings") or [])])
+
+
+def _readings(readings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a BMC said, and when: `read off at 00:01:41.9 and 00:01:43.0`."""
+    times: dict[str, list[str]] = {}
+    for reading in readings:
+        at = datetime.fromisoformat(str(reading["at"]))
+        time = f"{at:%H:%M:%S}.{at.microsecond // 100_000}"
+        times.setdefault(str(reading["state"]), []).append(time)
+    return [f"read {state} at {' and '.join(at)}" for state, at in times.items()]
 
 
 def _words(value: Any) -> str:
