@@ -64,7 +64,9 @@ format: $(VENV)/dev.stamp ## sort imports, repair what can be repaired safely, f
 	$(BIN)/ruff format .
 
 .PHONY: docs
-docs: $(VENV)/dev.stamp ## write the generated pages of docs/reference anew
+docs: $(VENV)/dev.stamp ## write the generated pages, schemas and missing samples of messages anew
+	$(BIN)/python -m evac_common.messages.schemas --write
+	$(BIN)/python tests/samples/write.py
 	$(BIN)/python -m evac_lab.docs
 
 # Versions stay as they are unless a line in *.in asks for others; `make requirements UPGRADE=1`
