@@ -198,6 +198,17 @@ class Cluster:
             updated_at=now,
         )
 
+    async def declare_more(self, name: str, **fields: Any) -> None:
+        spec = intent.instance_spec
+        async with self.store.transaction() as tx:
+            row = await tx.row(select(spec.c.manifest).where(spec.c.id == id_of(name)))
+            assert row is not None
+            await tx.execute(
+                update(spec)
+                .where(spec.c.id == id_of(name))
+                .values(manifest={**row["manifest"], **fields})
+            )
+
     async def want(self, name: str, strategy: RunStrategy, *, deleted: bool = False) -> None:
         async with self.store.transaction() as tx:
             await tx.execute(

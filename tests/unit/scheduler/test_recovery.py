@@ -387,3 +387,16 @@ async def test_thirty_instances_are_planned_in_one_transaction(cluster: Cluster)
     assert len(reserved) == 30
     assert len({row["created_at"] for row in reserved}) == 1
     assert {item["state"] for item in await cluster.items()} == {"reserved"}
+
+
+async def test_a_record_of_a_newer_api_holds_up_no_evacuation(cluster: Cluster) -> None:
+    """While services are upgraded one after the other, all recovery hangs on reading every row."""
+    names = await _twelve_on_n1(cluster)
+    await cluster.declare_more(names[0], added_by_a_later_version={"x": 1})
+    await cluster.prove_dead("n1")
+
+    await cluster.settle()
+
+    assert await cluster.phases() == {"running": 12}
+    for name in names:
+        assert len(await cluster.ledger(name)) == 2

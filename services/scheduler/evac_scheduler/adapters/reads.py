@@ -98,6 +98,11 @@ def _instances() -> Select[Any]:
     )
 
 
+def _manifest(stored: Any) -> InstanceManifest | None:
+    """A field that only a later api knows is passed over: it must not stop every recovery."""
+    return None if stored is None else InstanceManifest.model_validate(stored, extra="ignore")
+
+
 def _instance(row: RowMapping) -> Instance:
     claim = proof = None
     if row["epoch"] is not None:
@@ -120,9 +125,7 @@ def _instance(row: RowMapping) -> Instance:
         instance_id=row["id"],
         name=row["name"] or row["id"],
         wanted=bool(row["wanted"]),
-        manifest=None
-        if row["manifest"] is None
-        else InstanceManifest.model_validate(row["manifest"]),
+        manifest=_manifest(row["manifest"]),
         phase=None if row["phase"] is None else Phase(row["phase"]),
         attempts=row["attempts"] or 0,
         next_at=row["next_at"],
