@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from evac_common.cli.document import Document, DocumentInvalid, parse
 from evac_common.model.manifest import supported_power
-from evac_common.model.states import PowerKind
+from evac_common.model.states import SUPPORTED_STRATEGIES, PowerKind
 from evac_lab.scenario.document import ScenarioDocument
 from evac_lab.scenario.expect import (
     Expectation,
@@ -83,7 +83,7 @@ def from_text(text: str, source: str) -> Scenario:
     if not problems:
         problems = [
             *_unknown_names(document, steps, expectations, yaml),
-            *_unsupported_power(document, yaml),
+            *_unsupported(document, yaml),
             *refused_settings(document, yaml),
             *_order(steps, yaml),
         ]
@@ -142,9 +142,15 @@ def _unknown_names(
     ]
 
 
-def _unsupported_power(document: ScenarioDocument, yaml: Document) -> list[str]:
-    """The short form of `power`; the manifest itself refuses the long one."""
-    problems = []
+def _unsupported(document: ScenarioDocument, yaml: Document) -> list[str]:
+    """Strategies, and the short form of `power`; the manifest itself refuses the long one."""
+    known = " and ".join(strategy.value for strategy in SUPPORTED_STRATEGIES)
+    problems = [
+        f"{yaml.where(['instances', name, 'run_strategy'])}: only {known} are supported by this"
+        f" version (got {instance.run_strategy.value!r})"
+        for name, instance in document.instances.items()
+        if instance.run_strategy not in SUPPORTED_STRATEGIES
+    ]
     for name, node in document.nodes.items():
         if isinstance(node.power, PowerKind):
             try:

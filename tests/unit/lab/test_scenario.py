@@ -77,6 +77,7 @@ def test_a_good_file_is_read_whole() -> None:
             "power: {kind: redfish, address: bmc-n1}",
             "nodes.n1.power.kind: only ipmi is supported .*'redfish'",
         ),
+        ("on: n1,", "run_strategy: Once,", "good.yaml:9: .*run_strategy: only Always and Halted"),
         ("vcpus: 2, ", "", "good.yaml:9: instances.web-1.vcpus: is required$"),
         ("name: cut-off", "name: cut-off\npolicies: []", "policies are not supported"),
         ("nodes:\n", "nodes: [\n", "not YAML"),
