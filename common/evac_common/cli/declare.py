@@ -62,7 +62,8 @@ def gather(files: list[Path]) -> Gathered:
         try:
             text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise WrongUse(f"{path}: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise WrongUse(f"{path}: cannot be read: {why}") from error
         try:
             gathered.add(document.parse(text, str(path)))
         except document.DocumentInvalid as error:

@@ -88,7 +88,8 @@ def _power(
         try:
             power["password"] = password_file.read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise WrongUse(f"{password_file}: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise WrongUse(f"{password_file}: cannot be read: {why}") from error
     return power
 
 

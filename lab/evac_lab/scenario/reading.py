@@ -57,7 +57,8 @@ def read(path: Path) -> Scenario:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DocumentInvalid(f"{path}: cannot be read: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise DocumentInvalid(f"{path}: cannot be read: {why}") from error
     return from_text(text, path.name)
 
 

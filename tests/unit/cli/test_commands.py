@@ -297,7 +297,10 @@ async def test_deleting_and_forgetting(evac: Shell, cluster: Cluster) -> None:
         ),
         (["node", "fence", "n1"], "--reason"),
         (["cluster", "disarm", "--for", "soon", "--reason", "work"], "write 90s"),
-        (["apply", "-f", "/nonexistent/site.yaml"], "/nonexistent/site.yaml"),
+        (
+            ["apply", "-f", "/nonexistent/site.yaml"],
+            "/nonexistent/site.yaml: cannot be read: No such file or directory\n",
+        ),
         (["node", "explode"], "explode"),
         (["--url", "ftp://x", "node", "list"], "must begin with http"),
     ],
