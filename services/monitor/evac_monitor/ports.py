@@ -118,6 +118,9 @@ class Records(Protocol):
 
     async def session_applied(self, report: SessionApplied) -> Handled: ...
 
+    async def remind(self, node: NodeRow) -> bool:
+        """Send a joining node its session again, unless that was done lately."""
+
     async def change(
         self, node: NodeRow, on: On, why: str, *, silent_s: float, heard_at: datetime | None
     ) -> bool:

@@ -413,3 +413,23 @@ def test_a_node_in_service_is_never_forgotten_by_the_sweep(simulate: Simulate) -
         assert await world.state_of("n1") == "up"
 
     simulate(story)
+
+
+def test_a_node_whose_word_that_the_session_holds_was_lost_comes_up_all_the_same(
+    simulate: Simulate,
+) -> None:
+    """It has its session and asks for none; only another copy of it makes the node say so again."""
+
+    async def story(world: World) -> None:
+        n1 = await world.enrol("n1")
+        n1.deaf = True
+        n1.start()
+        await world.reach("n1", "joining")
+        await asyncio.sleep(3)
+        n1.term, n1.deaf = 1, False
+
+        await world.reach("n1", "up")
+
+        assert len({session.command_id for session in n1.sessions}) == 1
+
+    simulate(story)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select
+from sqlalchemy import RowMapping, and_, delete, func, insert, or_, select
 
 from evac_common.messages import events
 from evac_common.messages.codec import Envelope, encode
@@ -20,6 +21,7 @@ from evac_monitor.core.states import On
 from evac_monitor.ports import Flags, Handled, NodeRow
 
 _SQL_LIST_MAX = 500  # ids in one IN (...)
+REMIND_S = 15.0  # a session is applied in seconds; the node answers the same one again
 
 
 async def register(tx: Transaction, report: Registered) -> Handled:
@@ -75,6 +77,32 @@ async def session_applied(tx: Transaction, report: SessionApplied) -> Handled:
         events.NodeUp(node_id=node.node_id, node=node.name, why=why, incarnation=node.incarnation)
     )
     return Handled(changed=True, why=why)
+
+
+async def remind(tx: Transaction, node: NodeRow) -> bool:
+    """Send a joining node its session once more, when its word that it holds is overdue.
+
+    A node that has applied it asks for nothing, so a lost `session_applied` would leave it joining.
+    """
+    now = await rows.find_node(tx, node.node_id)
+    if now is None or (now.state, now.generation) != (NodeState.JOINING, node.generation):
+        return False
+    sent = await _last_sent(tx, now)
+    patience = timedelta(seconds=REMIND_S)
+    if sent is None or sent["sent_at"] is None or sent["sent_at"] > tx.now - patience:
+        return False
+    await tx.send_again(dict(sent))
+    return True
+
+
+async def _last_sent(tx: Transaction, node: NodeRow) -> RowMapping | None:
+    return await tx.row(
+        select(outbox.outbox)
+        .where(outbox.outbox.c.message_id == node.session_command_id)
+        .where(outbox.outbox.c.service == tx.service)
+        .order_by(outbox.outbox.c.sequence.desc())
+        .limit(1)
+    )
 
 
 async def _open(
@@ -243,13 +271,7 @@ async def _send_again(
     """Send the session of this gen again, with its id and bytes, if it would say the same now."""
     if node.session_command_id is None:
         return False
-    sent = await tx.row(
-        select(outbox.outbox)
-        .where(outbox.outbox.c.message_id == node.session_command_id)
-        .where(outbox.outbox.c.service == tx.service)
-        .order_by(outbox.outbox.c.sequence.desc())
-        .limit(1)
-    )
+    sent = await _last_sent(tx, node)
     if sent is None:
         return False
     same = _session(node, node.session_command_id, contract, proven_dead=proven_dead)

@@ -113,6 +113,9 @@ class StoreRecords:
         async with self._store.transaction() as tx:
             return await registering.session_applied(tx, report)
 
+    async def remind(self, node: NodeRow) -> bool:
+        return await self._once(lambda tx: registering.remind(tx, node))
+
     async def change(
         self, node: NodeRow, on: On, why: str, *, silent_s: float, heard_at: datetime | None
     ) -> bool:

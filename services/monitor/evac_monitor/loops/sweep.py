@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evac_common.model.states import NodeState
 from evac_monitor.core import wishes
 from evac_monitor.core.wishes import Verb
 from evac_monitor.loops.pulse import feel_connection
@@ -21,6 +22,10 @@ async def sweep(monitor: Monitor) -> None:
         if await monitor.records.carry_out(wish):
             monitor.log.warning("cluster", verb=wish.verb, actor=wish.actor, why=wish.reason)
     await _node_wishes(monitor)
+    snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
+    for node in snapshot.nodes:
+        if node.state is NodeState.JOINING and await monitor.records.remind(node):
+            monitor.log.info("session sent again", node=node.name)
     await _note_heard(monitor)
 
 
