@@ -108,7 +108,3 @@ def narrate(name: str, body: Body, at_s: float) -> Line | None:
     who, sentence = told
     what, why = sentence(body)
     return Line(at_s=at_s, who=who, what=what, why=why)
-
-
-def told_events() -> frozenset[str]:
-    return frozenset(_SENTENCES)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -24,11 +22,6 @@ def blocking_url(url: str) -> URL:
 def async_url(url: str) -> URL:
     """The address for an asyncio engine (services). Raises SettingsRefused."""
     return _with_driver(url, 1)
-
-
-def sqlite_path(url: str) -> Path:
-    """The file of a SQLite address."""
-    return Path(str(_with_driver(url, 1).database))
 
 
 def _with_driver(url: str, index: int) -> URL:

@@ -110,9 +110,6 @@ class SeededLoop(asyncio.BaseEventLoop):
         """From now on nothing of this process runs any more, not even its clean-up."""
         self._dead.add(process)
 
-    def is_dead(self, process: Process | None) -> bool:
-        return process in self._dead
-
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = super().create_task(coro, **options)
         self._kept.append(task)

@@ -112,12 +112,6 @@ class PoolView(View):
     instances: int = Field(description="Instances with a disk in it.")
 
 
-class CandidateView(View):
-    node: str
-    verdict: str = Field(description="chosen, possible or refused.")
-    why: str
-
-
 class InstanceView(View):
     """An instance: intent (spec), placement (ledger) and status (last seen), never mixed."""
 
