@@ -229,6 +229,25 @@ def test_the_same_incarnation_gets_nothing_while_it_is_being_cut_off(
     simulate(story)
 
 
+def test_a_node_that_comes_back_during_a_slow_try_is_not_switched_off(simulate: Simulate) -> None:
+    async def story(world: World) -> None:
+        n1, *_ = await world.in_service("n1", "n2", "n3")
+        assert n1.bmc is not None
+        n1.bmc.fault, n1.bmc.delay_s = Fault.SLOW, 3.0
+        await world.wish("n1", "fence")
+        await world.reach("n1", "fencing")
+        await asyncio.sleep(1)  # the try waits for the slow BMC
+
+        n1.boot()
+        await world.reach("n1", "up")
+        await asyncio.sleep(60)
+
+        assert n1.on
+        assert await world.state_of("n1") == "up"
+
+    simulate(story)
+
+
 @pytest.mark.parametrize("state", ["fencing", "blocked"])
 def test_a_reboot_while_it_is_being_cut_off_settles_the_matter(
     simulate: Simulate, state: str

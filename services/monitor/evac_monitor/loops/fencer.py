@@ -32,18 +32,31 @@ class Fencer:
         self._monitor = monitor
         self._power = power
         self._secrets = secrets
-        self._tries: dict[str, asyncio.Task[None]] = {}
+        # node id → the incarnation that is to be cut off, and the try
+        self._tries: dict[str, tuple[int, asyncio.Task[None]]] = {}
 
     async def step(self) -> None:
-        """Look at every doomed node once."""
-        if not self._monitor.prepared or not self._monitor.doomed:
+        """Look at every doomed node once; give up tries at nodes that are doomed no more."""
+        if not self._monitor.prepared or not (self._monitor.doomed or self._tries):
             return
-        for doomed in await self._monitor.records.doomed():
+        found = await self._monitor.records.doomed()
+        self._spare({each.node.node_id: each.node.incarnation for each in found})
+        for doomed in found:
             await self._advance(doomed)
+
+    def _spare(self, doomed: Mapping[str, int]) -> None:
+        """End tries whose node settled the matter itself, by a reboot, or an operator did.
+
+        A try that went on could switch off a node that has just come back. Its row was closed by
+        whoever moved the node.
+        """
+        for node_id, (incarnation, task) in sorted(self._tries.items()):
+            if doomed.get(node_id) != incarnation and task.cancel():
+                self._monitor.log.info("try given up", node_id=node_id, why="not doomed any more")
 
     async def close(self) -> None:
         """Stop all tries; their rows stay, and are resumed by whoever runs next."""
-        tries = list(self._tries.values())
+        tries = [task for _, task in self._tries.values()]
         for task in tries:
             task.cancel()
         await asyncio.gather(*tries, return_exceptions=True)
@@ -84,11 +97,11 @@ class Fencer:
         task = asyncio.create_task(
             self._try(node, attempt_id, number), name=f"cut off {node.name}, try {number}"
         )
-        self._tries[node.node_id] = task
+        self._tries[node.node_id] = node.incarnation, task
         task.add_done_callback(lambda done: self._ended(node, done))
 
     def _ended(self, node: NodeRow, task: asyncio.Task[None]) -> None:
-        if self._tries.get(node.node_id) is task:
+        if self._tries.get(node.node_id, (0, None))[1] is task:
             del self._tries[node.node_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             # The row stays `running`; after resume_after_s somebody tries again.
