@@ -21,7 +21,7 @@ LINES_PER_FUNCTION: Final = 60
 # Written so that this file does not contain what it looks for.
 LEFTOVERS: Final = re.compile(r"\b(?:TOD[O]|FIXM[E]|XX[X])\b")
 MACHINE: Final = re.compile(r"(?<![\w.$}*])/(?:work|root|home/\w+|tmp/(?:venv|bash_job[s]))/")
-REGISTRIES: Final = re.compile(r"pypi\.org|pythonhosted\.org|npmjs\.(?:org|com)")
+REGISTRIES: Final = re.compile(r"pyp[i]\.org|pythonhoste[d]\.org|npmj[s]\.")
 
 
 def _tree() -> list[Path]:
