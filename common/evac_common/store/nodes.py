@@ -12,6 +12,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
+    text,
 )
 
 from evac_common.store.columns import Json, UtcTime, id_column, metadata
@@ -32,11 +34,20 @@ node_state = Table(
     Column("since", UtcTime, nullable=False),
     Column(
         "heard_at", UtcTime
-    ),  # last heartbeat, wall clock, for display; written every few seconds
+    ),  # last heartbeat that any monitor heard, its wall clock; written every few seconds
     id_column(
         "session_command_id", nullable=True
     ),  # the session command of this gen, re-sent unchanged
     Column("decision", Json, nullable=False),  # last gate decision: [{"gate", "open", "why"}]
+    Column(
+        "troubles", Json, nullable=False, server_default=text("'[]'")
+    ),  # why it is degraded: [{"reason", "why"}], by reason
+    Column(
+        "isolated", Boolean, nullable=False, server_default=false()
+    ),  # silent, but a second channel shows it alive
+    Column(
+        "found_off", Boolean, nullable=False, server_default=false()
+    ),  # its BMC read Off before the decision to fence: it counts in no blast radius
 )
 
 node_facts = Table(
@@ -102,6 +113,7 @@ cluster_flags = Table(
     ),  # fencings before it do not count towards the blast radius
     Column("disarmed_until", UtcTime),
     Column("disarmed_reason", Text, nullable=False),
+    Column("disarmed_said_at", UtcTime),  # when it was last said that fencing is disarmed
     Column("recovering", Boolean, nullable=False),
     Column("last_fencing_at", UtcTime),  # rate: one new fencing per fence_interval_s
 )
