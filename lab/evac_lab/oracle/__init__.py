@@ -1,0 +1,5 @@
+"""The oracle: watches a simulated cluster from outside and says which promise was broken, and when.
+
+Shares nothing with the services: their database it reads by raw SQL, their messages it decodes
+itself, and what the hardware really did it is told as a `Witness`.
+"""
