@@ -6,7 +6,7 @@ no epochs, no states. Both kinds of lab feed it; so do the tests that kill real 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -66,10 +66,19 @@ class Judgement:
         ]
 
 
-def judge(executions: Iterable[Execution], *, should_run: Iterable[str], end_s: float) -> Judgement:
-    """Judge a whole run. An instance that should run and never started is lost, too."""
+def judge(
+    executions: Iterable[Execution],
+    *,
+    should_run: Iterable[str],
+    end_s: float,
+    may_be_down: Collection[str] = (),
+) -> Judgement:
+    """Judge a whole run. An instance that should run and never started is lost, too.
+
+    `may_be_down`: known to execute nowhere at the end, and why; they are not lost.
+    """
     lives: dict[str, list[Execution]] = {name: [] for name in sorted(should_run)}
-    wanted = set(lives)
+    wanted = set(lives) - set(may_be_down)
     for execution in executions:
         lives.setdefault(execution.instance, []).append(execution)
     overlaps: list[Overlap] = []

@@ -9,30 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import httpx2
 
-from evac_common.errors import EvacError
+from evac_common.cli.output import Output
 from evac_common.model.states import RunStrategy
+from evac_lab.commands import Operator
 from evac_lab.judge import Execution, Judgement, judge
 from evac_lab.narrate import Line, narrate
 from evac_lab.scenario.document import ScenarioNode
-from evac_lab.scenario.expect import failures
+from evac_lab.scenario.expect import Found, failures, may_be_down
 from evac_lab.scenario.reading import Scenario
-from evac_lab.scenario.timeline import End, Kill, Network, Power
+from evac_lab.scenario.timeline import Action, Command, End, Power, Step
 from evac_lab.view import InstanceRow, NodeRow, Picture
+from evac_lab.watch import ApiAway, Event, EventWatch, LabFailed, call
+
+__all__ = ["Cluster", "LabFailed", "Outcome", "Runner"]
 
 # `on: n1` means: epoch 1 is created there. The lab says so through the public API: every node
 # carries this label; an instance is applied with a selector for it and, once it runs, without.
 ON_LABEL: Final = "evac-lab/node"
-
-
-class LabFailed(EvacError):
-    """The lab itself could not do its part (the cluster did not come up in time)."""
-
-    code = "lab.failed"
 
 
 class Cluster(Protocol):
@@ -54,11 +52,11 @@ class Cluster(Protocol):
     def now(self) -> datetime:
         """The wall clock that the services use."""
 
-    async def power(self, name: str, *, on: bool) -> None: ...
+    async def act(self, action: Action) -> None:
+        """Do what a line of the time line says (all but Command and End)."""
 
-    async def network(self, name: str, *, on: bool) -> None: ...
-
-    async def kill(self, service: str, node: str | None) -> None: ...
+    async def evac(self, argv: Sequence[str], output: Output) -> int:
+        """Run one command of the operator, as a shell would; its exit code."""
 
     def hardware(self, name: str) -> tuple[str, str]:
         """(power, network) of a node's hardware, for the picture: ("on", "ok")."""
@@ -110,27 +108,30 @@ class Runner:
     bring_up_limit_s: float = 120.0
     poll_s: float = 0.5
     at_action: Callable[[str], None] = lambda _text: None
-    _zero_s: float = 0.0
-    _zero: datetime = field(default_factory=lambda: datetime.fromtimestamp(0, UTC))
-    _last_event: int = 0
-    _events: list[Mapping[str, Any]] = field(default_factory=list)
-    _lines: list[Line] = field(default_factory=list)
-    _ids: dict[str, str] = field(default_factory=dict)
+    _zero_s: float = field(default=0.0, init=False)
+    _watched: EventWatch = field(init=False)
+    _operator: Operator = field(init=False)
+    _events: list[Event] = field(default_factory=list, init=False)
+    _lines: list[Line] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._watched = EventWatch(
+            api=lambda: self.cluster.api, at_s=self._at_s, tell=self._tell_event
+        )
+        self._operator = Operator(shell=self.cluster, at_s=self._at_s, tell=self._tell)
 
     async def run(self) -> Outcome:
         """Bring up, live through, judge. Raises LabFailed when the cluster does not come up."""
         await self.bring_up()
-        self._zero_s, self._zero = self._now_s(), self.cluster.now()
-        await self._skip_events()
+        self._zero_s, self._watched.zero = self._now_s(), self.cluster.now()
+        await self._watched.skip()
         watcher = asyncio.create_task(self._watch(), name="watch the cluster")
         try:
             for step in self.scenario.steps:
                 await self._until(watcher, step.at_s)
-                if not isinstance(step.action, End):
-                    self._tell(Line(at_s=self._at_s(), who="lab", what=step.text))
-                    self.at_action(step.text)
-                await self._act(step.action)
+                await self._act(step)
         finally:
+            await self._operator.leave()
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
         return await self._judge()
@@ -149,16 +150,16 @@ class Runner:
             if done:
                 watcher.result()
 
-    async def _act(self, action: Power | Network | Kill | End) -> None:
-        match action:
-            case Power(node=node, on=on):
-                await self.cluster.power(node, on=on)
-            case Network(node=node, on=on):
-                await self.cluster.network(node, on=on)
-            case Kill(service=service, node=owner):
-                await self.cluster.kill(service, owner)
-            case End():
-                pass
+    async def _act(self, step: Step) -> None:
+        if isinstance(step.action, End):
+            return
+        await self._watched.before(step.action)
+        self._tell(Line(at_s=self._at_s(), who="lab", what=step.text))
+        self.at_action(step.text)
+        if isinstance(step.action, Command):
+            self._operator.types(step.text, step.action)
+        else:
+            await self.cluster.act(step.action)
 
     # -- bringing the cluster up -------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Runner:
             await self.cluster.enrolled(name, enrolment["credentials"])
         for name, node in document.nodes.items():
             if node.running:
-                await self.cluster.power(name, on=True)
+                await self.cluster.act(Power(node=name, on=True))
         running = [name for name, node in document.nodes.items() if node.running]
         await self._wait(f"{len(running)} nodes to be up", self._nodes_are_up, running)
         self.progress(f"{len(running)} nodes are up")
@@ -233,7 +234,6 @@ class Runner:
 
     async def _instances_run(self, names: Sequence[str]) -> list[str]:
         found = {item["name"]: item for item in await self._list("instances")}
-        self._ids = {item["id"]: name for name, item in found.items()}
         return [
             f"{name}: {found[name]['status'] if name in found else 'unknown'}"
             for name in names
@@ -245,31 +245,16 @@ class Runner:
     async def _watch(self) -> None:
         while True:
             try:
-                await self._tell_events()
+                await self._watched.look()
                 await self._draw()
-            except httpx2.TransportError:
-                pass  # the api is down, perhaps on purpose; the next look finds what was missed
+            except ApiAway:
+                pass  # perhaps on purpose; the next look finds what was missed
             await asyncio.sleep(self.poll_s)
 
-    async def _skip_events(self) -> None:
-        """What happened while the cluster came up is not part of the run."""
-        while page := await self._events_after(self._last_event):
-            self._last_event = page[-1]["sequence"]
-
-    async def _events_after(self, sequence: int) -> list[dict[str, Any]]:
-        answer = await self._call("GET", f"/v1/events?after={sequence}&limit=500")
-        found: list[dict[str, Any]] = answer["items"]
-        return found
-
-    async def _tell_events(self) -> None:
-        while page := await self._events_after(self._last_event):
-            for event in page:
-                self._last_event = event["sequence"]
-                self._events.append(event)
-                happened = datetime.fromisoformat(event["time"])
-                at_s = (happened - self._zero).total_seconds()
-                if line := narrate(event["name"], event["data"], at_s):
-                    self._tell(line)
+    def _tell_event(self, event: Event, at_s: float) -> None:
+        self._events.append(event)
+        if line := narrate(event["name"], event["data"], at_s):
+            self._tell(line)
 
     def _tell(self, line: Line) -> None:
         self._lines.append(line)
@@ -280,7 +265,7 @@ class Runner:
             return
         executions = await self._executions()
         states = {node["name"]: node["state"] for node in await self._list("nodes")}
-        verdict = judge(executions, should_run=self._wanted(), end_s=self._at_s())
+        verdict = self._verdict(executions)
         alive = [life for life in executions if life.ended_s is None]
         nodes = []
         for name in sorted(self.scenario.document.nodes):
@@ -321,37 +306,56 @@ class Runner:
 
     # -- judging -------------------------------------------------------------------------------
 
+    def _verdict(self, executions: Sequence[Execution]) -> Judgement:
+        return judge(
+            executions,
+            should_run=self._wanted(),
+            may_be_down=may_be_down(self.scenario.expectations),
+            end_s=self._at_s(),
+        )
+
     async def _judge(self) -> Outcome:
-        await self._tell_events()
+        try:
+            return await self._judged()
+        except ApiAway as error:
+            raise LabFailed(f"at the end the api must answer: {error.message}") from error
+
+    async def _judged(self) -> Outcome:
+        await self._watched.look()
         await self._draw()
         executions = await self._executions()
         nodes = {node["name"]: node for node in await self._list("nodes")}
         instances = {item["name"]: item for item in await self._list("instances")}
-        verdict = judge(executions, should_run=self._wanted(), end_s=self._at_s())
+        verdict = self._verdict(executions)
         running_on: dict[str, list[str]] = {}
         for life in executions:
             if life.ended_s is None:
                 running_on.setdefault(life.instance, []).append(life.node)
         for name, item in instances.items():
             item["explain"] = await self._call("GET", f"/v1/instances/{name}/explain")
+        found = Found(
+            running_on=running_on,
+            lives={name: history.starts for name, history in verdict.histories.items()},
+            node_states={name: node["state"] for name, node in nodes.items()},
+            reasons={name: item["status"] for name, item in instances.items()},
+            events=self._events,
+            violations=verdict.violations,
+        )
         moved = [
-            name for name in self.scenario.document.instances if verdict.histories[name].starts > 1
+            name
+            for name in self.scenario.document.instances
+            if name in verdict.histories and verdict.histories[name].starts > 1
         ]
         return Outcome(
             judgement=verdict,
-            failed=failures(
-                self.scenario.expectations,
-                running_on=running_on,
-                node_states={name: node["state"] for name, node in nodes.items()},
-                violations=verdict.violations,
-            ),
-            lines=self._lines,
+            failed=[*failures(self.scenario.expectations, found), *self._operator.failed],
+            lines=sorted(self._lines, key=lambda line: line.at_s),
             nodes=nodes,
             instances=instances,
             events=self._events,
             moved=moved,
             executions=executions,
-            zero=self._zero,
+            zero=self._watched.zero,
             end_s=self._at_s(),
         )
 
@@ -361,8 +365,4 @@ class Runner:
         return found
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
-        """One call of the api. Raises LabFailed with the api's own words when it refuses."""
-        answer = await self.cluster.api.request(method, path, json=body)
-        if answer.status_code >= 400:
-            raise LabFailed(f"{method} {path}: {answer.status_code}: {answer.text[:2000]}")
-        return answer.json() if answer.content else None
+        return await call(self.cluster.api, method, path, body)

@@ -20,9 +20,10 @@ from typing import Any, Self
 
 import httpx2
 
+from evac_common.cli.output import Output
 from evac_common.model.states import PowerKind
 from evac_lab.judge import Execution
-from evac_lab.real import guest_disks, supervisor
+from evac_lab.real import actions, guest_disks, supervisor
 from evac_lab.real.controllers import ControlPlane, Site, as_environment
 from evac_lab.real.errors import CannotRunHere, LabError
 from evac_lab.real.host import Host
@@ -31,6 +32,7 @@ from evac_lab.real.processes import ProcessId, reap, until
 from evac_lab.real.witness import Proof, Witness
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
+from evac_lab.scenario.timeline import Action
 
 DAEMON = "compute"
 _MODULES = {"libvirt": "libvirt-python", "pyghmi": "pyghmi"}
@@ -74,8 +76,9 @@ class LibvirtCluster:
         """Broker, database, controllers and BMCs run; hosts are off. All is ended afterwards.
 
         `directory`: of the lab, removed at the end; `logs` keeps what everybody said.
-        Raises CannotRunHere.
+        Raises DocumentInvalid for what it cannot do of the scenario, and CannotRunHere.
         """
+        actions.refuse_what_no_real_lab_does(scenario)
         cluster = cls(RealLab(directory, outlives_starter=False), scenario)
         try:
             await cluster.start(progress)
@@ -201,6 +204,12 @@ class LibvirtCluster:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    async def act(self, action: Action) -> None:
+        await actions.act(self, action)
+
+    async def evac(self, argv: Sequence[str], output: Output) -> int:
+        return await actions.evac(self.api, self.plane.token, argv, output)
 
     async def power(self, name: str, *, on: bool) -> None:
         # In this very thread: the kernel ties a host to the thread that switched it on.

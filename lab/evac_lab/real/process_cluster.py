@@ -19,15 +19,18 @@ from typing import Any, Self
 
 import httpx2
 
+from evac_common.cli.output import Output
 from evac_common.model.states import PowerKind
 from evac_compute.adapters.simulated.log import boottime_s
 from evac_lab.judge import Execution
+from evac_lab.real import actions
 from evac_lab.real.controllers import ControlPlane, Site, as_environment
 from evac_lab.real.errors import CannotRunHere
 from evac_lab.real.process_nodes import BMC_USER, ProcessNode
 from evac_lab.real.servers import PostgreSQL, RabbitMQ, missing_programs
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
+from evac_lab.scenario.timeline import Action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +66,10 @@ class ProcessCluster:
     ) -> AsyncIterator[Self]:
         """Broker, database, controllers and BMCs run; nodes are off. All is ended afterwards.
 
-        `directory` keeps the logs; without it everything is removed. Raises CannotRunHere.
+        `directory` keeps the logs; without it everything is removed. Raises DocumentInvalid for
+        what it cannot do of the scenario, and CannotRunHere.
         """
+        actions.refuse_what_no_real_lab_does(scenario)
         if lacking := missing_programs():
             packages = " ".join(lacking)
             raise CannotRunHere(f"programs are missing: apt-get install {packages}")
@@ -148,6 +153,12 @@ class ProcessCluster:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    async def act(self, action: Action) -> None:
+        await actions.act(self, action)
+
+    async def evac(self, argv: Sequence[str], output: Output) -> int:
+        return await actions.evac(self.api, self.plane.token, argv, output)
 
     async def power(self, name: str, *, on: bool) -> None:
         node = self.nodes[name]

@@ -14,6 +14,7 @@ from evac_common.model.manifest import (
     Power,
 )
 from evac_common.model.states import PowerKind
+from evac_lab.scenario.timeline import REPLICAS_MAX
 
 LAB_SOURCE = "/srv/evac-lab"  # where a lab's nodes see the shared folder
 
@@ -45,6 +46,20 @@ class ScenarioInstance(InstanceManifest):
         return self.model_dump(mode="json", exclude={"on"}, exclude_unset=True)
 
 
+class Replicas(BaseModel):
+    """How many processes of each controller run side by side; `monitor-2` names one of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    api: int = Field(default=1, ge=1, le=REPLICAS_MAX)
+    scheduler: int = Field(default=1, ge=1, le=REPLICAS_MAX)
+    monitor: int = Field(default=1, ge=1, le=REPLICAS_MAX)
+
+    def of(self, service: str) -> int:
+        """By the service's name. Raises KeyError for a service that has no replicas."""
+        return {"api": self.api, "scheduler": self.scheduler, "monitor": self.monitor}[service]
+
+
 class ScenarioDocument(BaseModel):
     """The whole file, before the time line and the expectations are read."""
 
@@ -53,6 +68,7 @@ class ScenarioDocument(BaseModel):
     name: Name
     profile: Literal["default", "fast"] = "default"
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    replicas: Replicas = Field(default_factory=Replicas)
     nodes: dict[Name, ScenarioNode] = Field(min_length=1, max_length=1000)
     pools: dict[Name, ScenarioPool] = Field(default_factory=dict)
     instances: dict[Name, ScenarioInstance] = Field(default_factory=dict)

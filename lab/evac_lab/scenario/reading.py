@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,15 +14,11 @@ from evac_common.cli.document import Document, DocumentInvalid, parse
 from evac_common.model.manifest import supported_power
 from evac_common.model.states import SUPPORTED_STRATEGIES, PowerKind
 from evac_lab.scenario.document import ScenarioDocument
-from evac_lab.scenario.expect import (
-    Expectation,
-    InstanceRuns,
-    InstanceStopped,
-    NodeIs,
-    parse_expectation,
-)
+from evac_lab.scenario.expect import Expectation, parse_expectation
 from evac_lab.scenario.knobs import refused_settings
-from evac_lab.scenario.timeline import End, Kill, Network, NotUnderstood, Power, Step, parse_step
+from evac_lab.scenario.names import unknown_names
+from evac_lab.scenario.timeline import Database, DatabaseState, Disk, DiskAct, End, Step
+from evac_lab.scenario.verbs import NotUnderstood, parse_step
 
 Read = TypeVar("Read")
 
@@ -32,7 +28,9 @@ class Scenario:
     """A scenario whose every name is declared and whose time line is in order."""
 
     document: ScenarioDocument
+    source: str  # the file's name, for messages
     steps: tuple[Step, ...]  # by time; the last one is `end`
+    lines: tuple[int, ...]  # of each step in the file, from 1
     expectations: tuple[Expectation, ...]
 
     @property
@@ -83,14 +81,21 @@ def from_text(text: str, source: str) -> Scenario:
     expectations = _lines(document.expect, "expect", parse_expectation, yaml, problems)
     if not problems:
         problems = [
-            *_unknown_names(document, steps, expectations, yaml),
+            *unknown_names(document, steps, expectations, yaml),
             *_unsupported(document, yaml),
             *refused_settings(document, yaml),
             *_order(steps, yaml),
+            *_never_saved(steps, yaml),
         ]
     if problems:
         raise DocumentInvalid("\n".join(problems))
-    return Scenario(document=document, steps=tuple(steps), expectations=tuple(expectations))
+    return Scenario(
+        document=document,
+        source=source,
+        lines=tuple(yaml.line(["timeline", index]) for index in range(len(steps))),
+        steps=tuple(steps),
+        expectations=tuple(expectations),
+    )
 
 
 def _sentence(problem: ErrorDetails, yaml: Document) -> str:
@@ -121,28 +126,6 @@ def _lines(
     return found
 
 
-Use = tuple[Sequence[str | int], str, str | None]  # path, section, name (None: not given)
-
-
-def _unknown_names(
-    document: ScenarioDocument,
-    steps: Sequence[Step],
-    expectations: Sequence[Expectation],
-    yaml: Document,
-) -> list[str]:
-    used = [*_in_manifests(document), *_in_lines(steps, expectations)]
-    declared: Mapping[str, Mapping[str, object]] = {
-        "nodes": document.nodes,
-        "pools": document.pools,
-        "instances": document.instances,
-    }
-    return [
-        f"{yaml.where(path)}: {name!r} is not declared under {section}"
-        for path, section, name in used
-        if name is not None and name not in declared[section]
-    ]
-
-
 def _unsupported(document: ScenarioDocument, yaml: Document) -> list[str]:
     """Strategies, and the short form of `power`; the manifest itself refuses the long one."""
     known = " and ".join(strategy.value for strategy in SUPPORTED_STRATEGIES)
@@ -162,27 +145,6 @@ def _unsupported(document: ScenarioDocument, yaml: Document) -> list[str]:
     return problems
 
 
-def _in_manifests(document: ScenarioDocument) -> Iterator[Use]:
-    for name, pool in document.pools.items():
-        for index, node in enumerate(pool.nodes):
-            yield ["pools", name, "nodes", index], "nodes", node
-    for name, instance in document.instances.items():
-        yield ["instances", name, "on"], "nodes", instance.on
-        for index, disk in enumerate(instance.disks):
-            yield ["instances", name, "disks", index, "pool"], "pools", disk.pool
-
-
-def _in_lines(steps: Sequence[Step], expectations: Sequence[Expectation]) -> Iterator[Use]:
-    for index, step in enumerate(steps):
-        if isinstance(step.action, Power | Network | Kill):
-            yield ["timeline", index], "nodes", step.action.node
-    for index, expectation in enumerate(expectations):
-        if isinstance(expectation, InstanceRuns | InstanceStopped):
-            yield ["expect", index], "instances", expectation.instance
-        if isinstance(expectation, InstanceRuns | NodeIs):
-            yield ["expect", index], "nodes", expectation.node
-
-
 def _order(steps: Sequence[Step], yaml: Document) -> list[str]:
     problems = [
         f"{yaml.where(['timeline', index])}: comes before the line above it in time"
@@ -195,3 +157,25 @@ def _order(steps: Sequence[Step], yaml: Document) -> list[str]:
             f"{yaml.where(['timeline'])}: the last line, and no other, is `at SECONDS end`"
         )
     return problems
+
+
+def _never_saved(steps: Sequence[Step], yaml: Document) -> list[str]:
+    """Going back to a state needs one that was remembered before."""
+    problems = []
+    saved: set[str] = set()
+    for index, step in enumerate(steps):
+        match step.action:
+            case Database(state=DatabaseState.SAVE):
+                saved.add("database")
+            case Disk(node=node, what=DiskAct.SAVE):
+                saved.add(node)
+            case Database(state=DatabaseState.RESTORE) if "database" not in saved:
+                problems.append((index, "database save"))
+            case Disk(node=node, what=DiskAct.RESTORE) if node not in saved:
+                problems.append((index, f"disk {node} save"))
+            case _:
+                pass
+    return [
+        f"{yaml.where(['timeline', index])}: no `{before}` comes before it"
+        for index, before in problems
+    ]

@@ -41,6 +41,7 @@ from evac_lab.judge import Execution
 from evac_lab.runner import LabFailed
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
+from evac_lab.scenario.timeline import Action, Direction, Kill, Network, Power
 from evac_lab.simulated.clock import VirtualClock
 from evac_lab.simulated.gate import ADDRESS, Gate
 from evac_lab.simulated.loop import SeededLoop
@@ -163,6 +164,18 @@ class SimulatedCluster:
         return self._clock("lab", 0).now()
 
     # -- what the time line does ---------------------------------------------------------------
+
+    async def act(self, action: Action) -> None:
+        """Raises LabFailed for what this world does not do yet."""
+        match action:
+            case Power(node=node, on=on):
+                await self.power(node, on=on)
+            case Network(endpoint=node, on=on, peer=None, direction=Direction.BOTH):
+                await self.network(node, on=on)
+            case Kill(service=service, node=owner):
+                await self.kill(service, owner)
+            case _:
+                raise LabFailed(f"the simulated cluster does not do this yet: {action}")
 
     async def power(self, name: str, *, on: bool) -> None:
         machine = self.machines[name]
