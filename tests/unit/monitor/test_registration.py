@@ -17,17 +17,36 @@ VM = "1" * 32
 
 
 def recorded(state: NodeState = NodeState.UP, incarnation: int = 3, **fields: object) -> Recorded:
-    values: dict[str, object] = {"term": 1, "dmi_uuid": UUID, "proven_incarnation": 0} | fields
+    values: dict[str, object] = {"term": 1, "dmi_uuid": UUID, "boot_id": "boot-3"} | fields
     return Recorded(node_id=ME, state=state, incarnation=incarnation, **values)  # type: ignore[arg-type] # a test's own shorthand
 
 
-def told(incarnation: int = 3, *domains: Domain, dmi_uuid: str = UUID) -> Told:
-    return Told(incarnation=incarnation, dmi_uuid=dmi_uuid, inventory=domains)
+def told(
+    incarnation: int = 3, *domains: Domain, dmi_uuid: str = UUID, boot_id: str | None = None
+) -> Told:
+    return Told(
+        incarnation=incarnation,
+        dmi_uuid=dmi_uuid,
+        boot_id=boot_id or f"boot-{incarnation}",
+        inventory=domains,
+    )
 
 
-def owner(epoch: int, node: str = ME, incarnation: int = 3, *, released: bool = False) -> Owner:
+def owner(
+    epoch: int,
+    node: str = ME,
+    incarnation: int = 3,
+    *,
+    released: bool = False,
+    dead: bool = False,
+) -> Owner:
     return Owner(
-        instance_id=VM, epoch=epoch, node_id=node, incarnation=incarnation, released=released
+        instance_id=VM,
+        epoch=epoch,
+        node_id=node,
+        incarnation=incarnation,
+        released=released,
+        dead=dead,
     )
 
 
@@ -122,7 +141,38 @@ def test_a_row_of_an_earlier_incarnation_is_not_allowed_and_its_domain_goes() ->
 def test_a_domain_of_an_epoch_that_moved_on_goes() -> None:
     result = contract(Domain(instance_id=VM, epoch=2), owner(3, OTHER))
 
+    assert result == registration.Contract(allowed={}, superseded={VM: 2})
+
+
+def test_a_domain_of_the_very_epoch_that_another_node_owns_may_be_the_only_living_copy() -> None:
+    result = contract(Domain(instance_id=VM, epoch=3), owner(3, OTHER))
+
+    assert result == registration.Contract()
+
+
+@pytest.mark.parametrize("how", [{"released": True}, {"dead": True}])
+def test_it_goes_when_that_owners_epoch_is_over(how: dict[str, bool]) -> None:
+    result = contract(Domain(instance_id=VM, epoch=3), owner(3, OTHER, **how))
+
     assert result == registration.Contract(allowed={}, superseded={VM: 3})
+
+
+@pytest.mark.parametrize("state", [state for state in NodeState if state is not NodeState.NEW])
+def test_the_same_incarnation_from_another_boot_is_a_journal_that_went_back(
+    state: NodeState,
+) -> None:
+    decision = registration.decide(recorded(state), told(3, boot_id="boot-4"), [])
+
+    assert isinstance(decision, registration.Refuse)
+    assert "journal went back" in decision.why
+
+
+def test_an_incarnation_that_rose_without_a_boot_is_a_node_that_emptied_itself() -> None:
+    decision = registration.decide(
+        recorded(NodeState.FENCED, proven_incarnation=3), told(4, boot_id="boot-3"), []
+    )
+
+    assert isinstance(decision, registration.OpenSession)
 
 
 def test_an_older_domain_beside_an_allowed_epoch_goes_and_the_own_epoch_stays() -> None:

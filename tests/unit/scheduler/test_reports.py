@@ -51,6 +51,8 @@ def test_the_owner_is_believed_in_every_state_but_fenced(state: NodeState) -> No
         (_judge(claim=None), Standing.UNKNOWN),
         (_judge(epoch=5), Standing.UNKNOWN),
         (_judge(claim=replace(CLAIM, node_id="n2", node="n2")), Standing.UNKNOWN),
+        (_judge(claim=replace(CLAIM, node_id="n2"), released=True), Standing.SUPERSEDED),
+        (_judge(claim=replace(CLAIM, node_id="n2"), dead=True), Standing.SUPERSEDED),
         (_judge(epoch=3), Standing.SUPERSEDED),
         (_judge(epoch=3, claim=replace(CLAIM, node_id="n2", node="n2")), Standing.SUPERSEDED),
     ],

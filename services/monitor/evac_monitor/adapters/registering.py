@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, delete, func, insert, or_, select
+from sqlalchemy import RowMapping, and_, delete, exists, func, insert, or_, select
 
 from evac_common.messages import events
 from evac_common.messages.codec import Envelope, encode
@@ -39,11 +39,13 @@ async def register(tx: Transaction, report: Registered) -> Handled:
         term=node.term,
         incarnation=node.incarnation,
         dmi_uuid=node.dmi_uuid,
+        boot_id=await _boot_id(tx, node.node_id),
         proven_incarnation=await _proven(tx, node.node_id),
     )
     told = registration.Told(
         incarnation=report.incarnation,
         dmi_uuid=report.dmi_uuid,
+        boot_id=report.boot_id,
         inventory=[
             registration.Domain(instance_id=seen.instance_id, epoch=seen.epoch)
             for seen in report.inventory
@@ -291,18 +293,33 @@ async def _proven(tx: Transaction, node_id: str) -> int:
     return int(highest or 0)
 
 
+async def _boot_id(tx: Transaction, node_id: str) -> str | None:
+    """Facts are written with every new incarnation, so this is the boot of the recorded one."""
+    facts = nodes.node_facts
+    found = await tx.scalar(select(facts.c.boot_id).where(facts.c.node_id == node_id))
+    return None if found is None else str(found)
+
+
 async def _owners(
     tx: Transaction, node_id: str, instances: Sequence[str]
 ) -> list[registration.Owner]:
     """The highest ledger row of every instance the node shows, and of every one it owns."""
-    own, release = placement.ownership, placement.proof_release
+    own, release, proof = placement.ownership, placement.proof_release, nodes.proof_node
+    dead = exists().where(
+        proof.c.node_id == own.c.node_id, proof.c.incarnation >= own.c.incarnation
+    )
     highest = (
         select(own.c.instance_id, func.max(own.c.epoch).label("epoch"))
         .group_by(own.c.instance_id)
         .subquery()
     )
     statement = select(
-        own.c.instance_id, own.c.epoch, own.c.node_id, own.c.incarnation, release.c.id
+        own.c.instance_id,
+        own.c.epoch,
+        own.c.node_id,
+        own.c.incarnation,
+        release.c.id,
+        dead.label("dead"),
     ).select_from(
         own.join(
             highest,
@@ -324,6 +341,7 @@ async def _owners(
                 node_id=row["node_id"],
                 incarnation=row["incarnation"],
                 released=row["id"] is not None,
+                dead=bool(row["dead"]),
             )
     return [found[instance_id] for instance_id in sorted(found)]
 

@@ -2,7 +2,8 @@
 
 A session's contract is computed here. `allowed` are the ledger's rows of this very incarnation;
 what the node shows beyond that is either surely not its own any more (`superseded`, it destroys it)
-or unknown to the ledger (named nowhere: it keeps it in quarantine).
+or unknown to the ledger (named nowhere: it keeps it in quarantine). The scheduler judges what nodes
+show later by the same rule (`evac_scheduler.core.reports.judge`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Recorded:
     term: int
     incarnation: int  # 0: never registered
     dmi_uuid: str | None  # enrolled, or seen at the first registration
+    boot_id: str | None = None  # under which the recorded incarnation registered
     proven_incarnation: int = 0  # highest incarnation with a proof; covers all lower
 
 
@@ -38,6 +40,7 @@ class Told:
 
     incarnation: int
     dmi_uuid: str
+    boot_id: str
     inventory: Sequence[Domain] = ()
 
 
@@ -50,6 +53,12 @@ class Owner:
     node_id: str
     incarnation: int
     released: bool  # its owner said that this epoch is over
+    dead: bool  # its owner's incarnation is proven dead
+
+    @property
+    def over(self) -> bool:
+        """Nobody may run this epoch any more, whoever shows it."""
+        return self.released or self.dead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +115,13 @@ def decide(recorded: Recorded, told: Told, owners: Sequence[Owner]) -> Decision:
         )
     if told.incarnation > recorded.incarnation:
         return _arrival(recorded, told, owners)
+    if recorded.boot_id and told.boot_id != recorded.boot_id:
+        # A new boot raises the incarnation, and only the node does that, on its own disk. So its
+        # journal went back in time: tombstones and runs are forgotten. Its next boot raises it.
+        return Refuse(
+            why=f"incarnation {told.incarnation} was of boot {recorded.boot_id} and comes again "
+            f"from boot {told.boot_id}: its journal went back in time, reboot it"
+        )
     match recorded.state:
         case NodeState.FENCING | NodeState.BLOCKED:
             return Ignore(why=f"it is {recorded.state}: only a higher incarnation leads back")
@@ -146,15 +162,21 @@ def contract(
 
     def own(row: Owner) -> bool:
         mine = row.node_id == node_id and row.incarnation == told.incarnation
-        return mine and not row.released and not proven_dead
+        return mine and not row.over and not proven_dead
+
+    def over(row: Owner) -> int:
+        """The highest epoch that is surely over for this node."""
+        earlier_life = row.node_id == node_id and not own(row)
+        # Another node's living row says nothing about a second domain of the same epoch: that one
+        # may be the only copy that lives. Below it every epoch has a successor, so a proof.
+        return row.epoch if row.over or earlier_life else row.epoch - 1
 
     allowed = {row.instance_id: row.epoch for row in owners if own(row)}
-    # The highest epoch that surely is not this incarnation's: below the own one, or another's.
-    over = {row.instance_id: row.epoch - 1 if own(row) else row.epoch for row in owners}
+    highest = {row.instance_id: over(row) for row in owners}
     superseded = {
-        domain.instance_id: over[domain.instance_id]
+        domain.instance_id: highest[domain.instance_id]
         for domain in told.inventory
-        if domain.epoch <= over.get(domain.instance_id, 0)
+        if domain.epoch <= highest.get(domain.instance_id, 0)
     }
     return Contract(
         allowed=dict(sorted(allowed.items())), superseded=dict(sorted(superseded.items()))

@@ -21,7 +21,7 @@ class Standing(Enum):
 
     ACCEPTED = auto()  # by the owner, in its session
     IGNORED = auto()  # stale or foreign: changes nothing
-    SUPERSEDED = auto()  # about an epoch that the ledger has given a successor
+    SUPERSEDED = auto()  # about an epoch that is over: it has a successor, or its owner is done
     UNKNOWN = auto()  # about an instance or epoch that the ledger does not know
 
 
@@ -117,8 +117,13 @@ def judge(
         why = f"the ledger ends at epoch {claim.epoch}, it does not know epoch {epoch}"
         return Judgement(standing=Standing.UNKNOWN, why=why)
     if claim.node_id != speaker.node_id:
-        why = f"epoch {epoch} belongs to {claim.node}"
-        return Judgement(standing=Standing.UNKNOWN, why=why)
+        # As in a session's contract (evac_monitor.core.registration): while that owner lives, this
+        # may be the only living copy, and nobody ends it.
+        over = "released" if released else "proven dead" if dead else ""
+        if over:
+            why = f"epoch {epoch} belonged to {claim.node} and is {over}"
+            return Judgement(standing=Standing.SUPERSEDED, why=why)
+        return Judgement(standing=Standing.UNKNOWN, why=f"epoch {epoch} belongs to {claim.node}")
     if dead or claim.incarnation != gen.incarnation:
         why = f"epoch {epoch} belongs to incarnation {claim.incarnation}, which has ended"
         return Judgement(standing=Standing.IGNORED, why=why)

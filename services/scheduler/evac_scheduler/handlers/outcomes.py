@@ -210,7 +210,10 @@ class Outcomes:
         """A domain that has a successor is ended at once, wherever it shows itself."""
         node = await records.node_name(speaker.node_id)
         assert instance.claim is not None, "an epoch with a successor has a ledger row"
-        why = f"{node} shows epoch {epoch}; {instance.claim.node} owns epoch {instance.claim.epoch}"
+        owner = f"{instance.claim.node} owns epoch {instance.claim.epoch}"
+        if instance.claim.epoch == epoch:
+            owner = f"{instance.claim.node} owned it, and that is over"
+        why = f"{node} shows epoch {epoch}; {owner}"
         about = (instance.instance_id, speaker.node_id, epoch)
         name = events.DoubleRunSuspected.name
         if running and about not in await records.announced(name, [instance.instance_id]):
