@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +22,9 @@ from rich.console import Console
 from evac_common.cli.document import DocumentInvalid
 from evac_common.errors import EvacError
 from evac_lab import demo as demo_module
+from evac_lab.golden import SEED, Golden, golden
 from evac_lab.real.errors import CannotRunHere
-from evac_lab.report import as_json, print_outcome
+from evac_lab.report import Row, as_json, as_object, print_outcome, print_rows, to_json
 from evac_lab.restarts import Restart, print_restarts, restarts
 from evac_lab.runner import Outcome
 from evac_lab.scenario.reading import Scenario, read
@@ -60,17 +63,64 @@ def demo(
 
 @app.command("simulate")
 def simulate_command(
-    file: Annotated[Path, typer.Argument(help="A scenario file.")],
-    seed: Seed = 1,
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Scenario files, or directories with README.md and scenario.yaml."),
+    ],
+    seed: Annotated[
+        int, typer.Option(help="Same seed, same run. Golden logs are of seed 1.", min=0)
+    ] = SEED,
     json: Json = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the golden log of each directory anew.")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a scenario on virtual time: the services' real code, simulated hardware."""
+    """Run scenarios on virtual time: the services' real code, simulated hardware.
+
+    A directory's log is compared with its golden log, and a difference shown.
+    """
     _logs(verbose)
+    if update and seed != SEED:
+        raise typer.BadParameter(f"golden logs are of seed {SEED}", param_hint="--update")
     console = Console(stderr=json)
-    scenario = _read(file)
+    subjects = [_subject(path) for path in paths]
+    rows = []
+    for scenario, expected in subjects:
+        if len(subjects) > 1:
+            console.rule(scenario.name)
+        started_s = time.monotonic()
+        outcome = _simulated(scenario, seed, console)
+        if update and expected is not None:
+            expected.update(outcome)
+        compared = expected is not None and seed == SEED
+        difference = expected.difference(outcome) if expected is not None and compared else []
+        if not json:
+            print_outcome(console, outcome)
+        console.print("\n".join(difference), highlight=False, markup=False, soft_wrap=True, end="")
+        took_s = time.monotonic() - started_s
+        rows.append(Row(name=scenario.name, outcome=outcome, difference=difference, took_s=took_s))
+    if json:
+        typer.echo(_rows_as_json(rows))
+    elif len(rows) > 1:
+        print_rows(console, rows)
+    raise typer.Exit(0 if all(row.passed for row in rows) else 1)
+
+
+def _subject(path: Path) -> tuple[Scenario, Golden | None]:
+    """A scenario, with its golden log when it has a directory."""
+    try:
+        if path.is_dir():
+            found = golden(path)
+            return found.scenario, found
+        return read(path), None
+    except DocumentInvalid as error:
+        raise _wrong_file(error) from error
+
+
+def _simulated(scenario: Scenario, seed: int, console: Console) -> Outcome:
     with View(console) as view:
-        outcome = simulate(
+        return simulate(
             scenario,
             seed=seed,
             on_line=view.line,
@@ -78,11 +128,14 @@ def simulate_command(
             progress=lambda _text: None,
             doubles=Doubles(),
         )
-    if json:
-        typer.echo(as_json(outcome))
-    else:
-        print_outcome(console, outcome)
-    raise typer.Exit(0 if outcome.passed else 1)
+
+
+def _rows_as_json(rows: Sequence[Row]) -> str:
+    """One scenario's object as it is; of several, one object by name."""
+    objects = {
+        row.name: as_object(row.outcome) | {"difference": list(row.difference)} for row in rows
+    }
+    return to_json(objects[rows[0].name] if len(rows) == 1 else objects)
 
 
 class Nodes(StrEnum):
@@ -236,8 +289,12 @@ def _read(file: Path) -> Scenario:
     try:
         return read(file)
     except DocumentInvalid as error:
-        Console(stderr=True).print(error.message, highlight=False, markup=False)
-        raise typer.Exit(2) from error
+        raise _wrong_file(error) from error
+
+
+def _wrong_file(error: DocumentInvalid) -> typer.Exit:
+    Console(stderr=True).print(error.message, highlight=False, markup=False, soft_wrap=True)
+    return typer.Exit(2)
 
 
 def main() -> None:
@@ -247,6 +304,8 @@ def main() -> None:
     except CannotRunHere as error:
         Console(stderr=True).print(f"evac-lab: {error.message}", highlight=False, markup=False)
         raise SystemExit(3) from error
+    except DocumentInvalid as error:  # a real lab refuses what it cannot do
+        raise SystemExit(_wrong_file(error).exit_code) from error
     except EvacError as error:
         Console(stderr=True).print(f"evac-lab: {error.message}", highlight=False, markup=False)
         raise SystemExit(1) from error

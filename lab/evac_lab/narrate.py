@@ -21,6 +21,7 @@ class Line:
     who: str
     what: str
     why: str = ""
+    rank: int = 0  # among lines of the same moment, which comes first: causes before effects
 
     def __str__(self) -> str:
         return f"{self.at_s:7.1f}  {self.who:<9}  {self.what:<44}  {self.why}".rstrip()
@@ -37,6 +38,7 @@ def _instance(what: str) -> Callable[[Body], tuple[str, str]]:
     )
 
 
+# In the order of cause and effect, which is their order within one moment.
 _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] = {
     "node.up": ("monitor", _node("up")),
     "node.suspect": ("monitor", _node("suspect")),
@@ -99,6 +101,8 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
     "instance.quarantined": ("scheduler", _instance("quarantined on {node}")),
 }
 
+_RANKS: Final = {name: rank for rank, name in enumerate(_SENTENCES, start=1)}
+
 
 def narrate(name: str, body: Body, at_s: float) -> Line | None:
     """The line of an event, or None for events that are not told."""
@@ -107,4 +111,4 @@ def narrate(name: str, body: Body, at_s: float) -> Line | None:
         return None
     who, sentence = told
     what, why = sentence(body)
-    return Line(at_s=at_s, who=who, what=what, why=why)
+    return Line(at_s=at_s, who=who, what=what, why=why, rank=_RANKS[name])

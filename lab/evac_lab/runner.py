@@ -92,6 +92,11 @@ class Outcome:
         return replace(self, failed=[*self.failed, *proven])
 
     @property
+    def came_back(self) -> Sequence[str]:
+        """What was started again and executes at the end."""
+        return [name for name in self.moved if self.judgement.histories[name].node is not None]
+
+    @property
     def passed(self) -> bool:
         return not self.failed and not self.judgement.violations
 
