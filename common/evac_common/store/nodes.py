@@ -48,6 +48,9 @@ node_state = Table(
     Column(
         "found_off", Boolean, nullable=False, server_default=false()
     ),  # its BMC read Off before the decision to fence: it counts in no blast radius
+    # The recovery during which it was proven down; 0: none. A proof from before says nothing about
+    # what the node has done in the history that the database forgot.
+    Column("down_term", BigInteger, nullable=False, server_default=text("0")),
 )
 
 node_facts = Table(
@@ -114,7 +117,11 @@ cluster_flags = Table(
     Column("disarmed_until", UtcTime),
     Column("disarmed_reason", Text, nullable=False),
     Column("disarmed_said_at", UtcTime),  # when it was last said that fencing is disarmed
+    # The database went back in time: nothing is started, evacuated or cut off until it is known
+    # what runs where.
     Column("recovering", Boolean, nullable=False),
+    Column("recovering_reason", Text, nullable=False, server_default=""),
+    Column("recovering_since", UtcTime),
     Column("last_fencing_at", UtcTime),  # rate: one new fencing per fence_interval_s
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -40,6 +41,8 @@ ownership = Table(
     id_column("proof_node_id", ForeignKey("proof_node.id"), nullable=True),
     id_column("proof_release_id", ForeignKey("proof_release.id"), nullable=True),
     Column("created_at", UtcTime, nullable=False),
+    # Instead of both: an epoch that the database had forgotten, taken over from its node's word.
+    id_column("proof_adoption_id", ForeignKey("proof_adoption.id"), nullable=True),
     PrimaryKeyConstraint("instance_id", "epoch"),
     Index("ix_ownership_node_id_incarnation", "node_id", "incarnation"),
 )
@@ -60,6 +63,60 @@ proof_release = Table(
     ForeignKeyConstraint(
         ["instance_id", "epoch"], ["ownership.instance_id", "ownership.epoch"], use_alter=True
     ),
+)
+
+# A database that went back in time: an epoch it does not know, shown by the node that has it, after
+# every registered node has shown what it has. The trigger refuses anything less. Insert only.
+proof_adoption = Table(
+    "proof_adoption",
+    metadata,
+    id_column(primary_key=True),
+    id_column("instance_id", nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    id_column("node_id", nullable=False),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("term", BigInteger, nullable=False),
+    Column("evidence", Json, nullable=False),  # what was shown, and what the ledger said before
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("instance_id", "epoch"),
+)
+
+# The session in which a node's newest inventory was taken: its word counts for that term.
+node_inventory = Table(
+    "node_inventory",
+    metadata,
+    id_column("node_id", primary_key=True),
+    Column("term", BigInteger, nullable=False),
+    Column("incarnation", BigInteger, nullable=False),
+    Column("taken_at", UtcTime, nullable=False),
+)
+
+# A domain that a node shows: while the cluster is recovering every one, else only those that the
+# ledger does not explain. While one is here, its instance is started nowhere.
+sighting = Table(
+    "sighting",
+    metadata,
+    id_column("instance_id", nullable=False),
+    id_column("node_id", nullable=False, index=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("run", BigInteger, nullable=False),
+    Column("running", Boolean, nullable=False),
+    Column("term", BigInteger, nullable=False),  # of the session in which it was shown
+    Column("incarnation", BigInteger, nullable=False),
+    Column("explained", Boolean, nullable=False),  # the ledger knows it as this node's, or as over
+    Column("judged_term", BigInteger, nullable=False),  # the recovery that left it alone; 0: none
+    Column("seen_at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("instance_id", "node_id"),
+)
+
+# The scheduler's part of a recovery is done: every node was heard, and epochs were adopted.
+recovery = Table(
+    "recovery",
+    metadata,
+    Column("term", BigInteger, primary_key=True, autoincrement=False),
+    Column("adopted", Integer, nullable=False),
+    Column("left_alone", Integer, nullable=False),  # shown, and not adopted: an operator decides
+    Column("finished_at", UtcTime, nullable=False),
 )
 
 # Capacity promised on a node to an item that has no ledger row there yet.
@@ -163,6 +220,10 @@ scheduler_wish_outcome = Table(
 TABLES = (
     ownership,
     proof_release,
+    proof_adoption,
+    node_inventory,
+    sighting,
+    recovery,
     reservation,
     evacuation,
     evacuation_item,

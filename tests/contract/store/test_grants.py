@@ -19,7 +19,7 @@ pytestmark = pytest.mark.real
 
 OWNED = {"api": intent.TABLES, "scheduler": placement.TABLES, "monitor": nodes.TABLES}
 SHARED = {outbox.name, event.name, audit.name}
-LEDGER = {"ownership", "proof_release", "proof_node"}
+LEDGER = {"ownership", "proof_release", "proof_node", "proof_adoption"}
 WRITES = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER")
 
 
