@@ -4,7 +4,7 @@
     python -m evac_lab.docs --check    # 1 if a page is not what the code says
 
 Whatever has a declaration in the code is never described by hand: settings, states, the operator's
-command, the REST api, the messages.
+command, the REST api, the messages, the scenario format.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from evac_common.service.clock import SystemClock
 from evac_common.service.settings import describe
 from evac_common.store.engine import Store
 from evac_lab.scenario.knobs import SETTINGS
+from evac_lab.scenario.page import scenario_page
 from evac_monitor.core import states as node_states
 from evac_scheduler.core import evacuation as item_states
 
@@ -145,6 +146,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "settings.md": settings_page,
     "states.md": states_page,
     "commands.md": commands_page,
+    "scenario-format.md": scenario_page,
     "openapi.json": openapi_page,
 }
 

@@ -22,8 +22,14 @@ LAB_SOURCE = "/srv/evac-lab"  # where a lab's nodes see the shared folder
 class ScenarioNode(NodeManifest):
     """A node, and whether it is switched on at the start. `power` may be the kind alone."""
 
-    power: PowerKind | Power | None = None  # type: ignore[assignment] # wider than the manifest, on purpose
-    running: bool = True
+    power: PowerKind | Power | None = Field(  # type: ignore[assignment] # wider than the manifest
+        default=None,
+        description="Its BMC: `ipmi`, and the lab makes one and knows its address. Unset: it has "
+        "none, and only a person can prove the node dead. `redfish` is for later versions.",
+    )
+    running: bool = Field(
+        default=True, description="Switched on at the start; else it is off until `power NODE on`."
+    )
 
     def manifest(self) -> dict[str, Any]:
         """The part that the api takes; the lab adds the BMC's address."""
@@ -31,7 +37,13 @@ class ScenarioNode(NodeManifest):
 
 
 class ScenarioPool(PoolManifest):
-    source: str = LAB_SOURCE
+    source: str = Field(
+        default=LAB_SOURCE,
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[A-Za-z0-9/_.:@=,-]+$",
+        description="Where the nodes see it. The lab has one shared folder: leave it unset.",
+    )
 
     def manifest(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -40,7 +52,11 @@ class ScenarioPool(PoolManifest):
 class ScenarioInstance(InstanceManifest):
     """An instance, and the node of its first epoch (unset: the scheduler chooses)."""
 
-    on: Name | None = None
+    on: Name | None = Field(
+        default=None,
+        description="The node on which it runs at second 0. Unset: the scheduler chooses. It says "
+        "nothing about later.",
+    )
 
     def manifest(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude={"on"}, exclude_unset=True)
@@ -65,12 +81,33 @@ class ScenarioDocument(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Name
-    profile: Literal["default", "fast"] = "default"
-    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    replicas: Replicas = Field(default_factory=Replicas)
-    nodes: dict[Name, ScenarioNode] = Field(min_length=1, max_length=1000)
-    pools: dict[Name, ScenarioPool] = Field(default_factory=dict)
-    instances: dict[Name, ScenarioInstance] = Field(default_factory=dict)
-    timeline: list[str] = Field(min_length=1)
-    expect: list[str] = Field(default_factory=list)
+    name: Name = Field(description="The scenario's name; in a directory, the directory's.")
+    profile: Literal["default", "fast"] = Field(
+        default="default",
+        description="Timings of all services: `default` as in production, `fast` for labs in real "
+        "time.",
+    )
+    settings: dict[str, bool | int | float | str] = Field(
+        default_factory=dict,
+        description="Any setting of any service, `SERVICE.FIELD: value` (docs/reference/settings.md"
+        "). Values that do not fit together are refused.",
+    )
+    replicas: Replicas = Field(
+        default_factory=Replicas,
+        description="How many processes of each controller run, 1 to 3: `{monitor: 2}`.",
+    )
+    nodes: dict[Name, ScenarioNode] = Field(
+        min_length=1, max_length=1000, description="Nodes by name."
+    )
+    pools: dict[Name, ScenarioPool] = Field(
+        default_factory=dict, description="Storage pools by name."
+    )
+    instances: dict[Name, ScenarioInstance] = Field(
+        default_factory=dict, description="Instances by name."
+    )
+    timeline: list[str] = Field(
+        min_length=1, description="What happens, a line each, in order of time; the last is `end`."
+    )
+    expect: list[str] = Field(
+        default_factory=list, description="What must hold at the end, a line each."
+    )
