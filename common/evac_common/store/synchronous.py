@@ -2,7 +2,8 @@
 
 For the simulator. A loop with virtual time cannot wait for a thread, and a result that arrives at a
 moment of the thread's choosing would end determinism. With this connection a transaction needs no
-turn of the loop at all, so nothing can happen between its statements.
+turn of the loop at all, so nothing can happen between its statements; unless `connection` is given
+calls of its own, which decide when each runs and what becomes of it: the simulated database.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiosqlite
 
-_Call = tuple[asyncio.Future[Any] | None, Callable[[], Any]]
+Call = tuple[asyncio.Future[Any] | None, Callable[[], Any]]
+
+
+class Calls(Protocol):
+    """Stands where aiosqlite keeps its work queue."""
+
+    def put_nowait(self, call: Call) -> None: ...
 
 
 class _AtOnce:
-    """Stands where aiosqlite keeps its work queue: `put_nowait` returns when the call has run."""
+    """`put_nowait` returns when the call has run."""
 
-    def put_nowait(self, call: _Call) -> None:
+    def put_nowait(self, call: Call) -> None:
         future, function = call
         try:
             result = function()
@@ -39,25 +46,31 @@ class _NoThread:
     daemon = True
 
     def start(self) -> None:
-        """Nothing to start: `_AtOnce` has no use for a worker."""
+        """Nothing to start: `Calls` has no use for a worker."""
 
 
 _AT_ONCE: Final = _AtOnce()
 
 
-def connect(path: str) -> aiosqlite.Connection:
-    """An aiosqlite connection that never starts a thread and never suspends its caller.
+def open_database(path: str) -> sqlite3.Connection:
+    """A connection that never waits for a lock: who holds one could not let go of it while this
+    thread waits.
 
-    It never waits for a lock either: who holds one could not let go of it while this thread waits.
     Nothing is synced to disk: a simulated crash kills a service, not the machine that simulates it.
     """
+    database = sqlite3.connect(path, timeout=0.0, isolation_level=None)
+    database.execute("PRAGMA synchronous=OFF")
+    return database
 
-    def open_database() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, timeout=0.0, isolation_level=None)
-        connection.execute("PRAGMA synchronous=OFF")
-        return connection
 
-    connection = aiosqlite.Connection(open_database, iter_chunk_size=64)
-    vars(connection)["_tx"] = _AT_ONCE
-    vars(connection)["_thread"] = _NoThread()
-    return connection
+def connection(connector: Callable[[], sqlite3.Connection], calls: Calls) -> aiosqlite.Connection:
+    """An aiosqlite connection that never starts a thread: await it to connect."""
+    made = aiosqlite.Connection(connector, iter_chunk_size=64)
+    vars(made)["_tx"] = calls
+    vars(made)["_thread"] = _NoThread()
+    return made
+
+
+def connect(path: str) -> aiosqlite.Connection:
+    """An aiosqlite connection that never starts a thread and never suspends its caller."""
+    return connection(lambda: open_database(path), _AT_ONCE)

@@ -1,8 +1,9 @@
 """A whole cluster in one process: the services' real code, simulated hardware, virtual time.
 
 Every service is a process of its own, with its own bus connection, database connection and clock;
-it can be killed at any await. What must survive a kill (broker's disk, database file, machines)
-lives here.
+it can be killed, stopped or hung at any await. This is where the parts are put together: `kernel`
+holds what processes share, `controllers` and `nodes` run them, `desk` does to all of it what the
+time line says.
 """
 
 from __future__ import annotations
@@ -13,48 +14,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx2
-from prometheus_client import CollectorRegistry
 
-from evac_api import service as api_service
 from evac_api.adapters.access import StoredTokens
-from evac_api.settings import Settings as ApiSettings
-from evac_common.bus.admin import EmbeddedAdmin
-from evac_common.bus.embedded import EmbeddedBroker, EmbeddedBus, EmbeddedState
 from evac_common.bus.timings import BusTimings
 from evac_common.cli.main import run as evac_command
 from evac_common.cli.output import Output
 from evac_common.cli.session import Session
-from evac_common.model.identity import API_USER, MONITOR_USER, SCHEDULER_USER, node_user
 from evac_common.model.states import PowerKind
-from evac_common.service.secrets import SecretBox
-from evac_common.store import synchronous
-from evac_common.store.engine import Store
 from evac_common.store.migrations import migrate
-from evac_compute import service as compute_service
-from evac_compute.adapters.simulated.core import HypervisorCore
-from evac_compute.adapters.simulated.local import LocalHypervisor, SimulatedHypervisor
-from evac_compute.settings import Settings as ComputeSettings
 from evac_lab.judge import Execution
+from evac_lab.oracle.ports import Witness
 from evac_lab.runner import LabFailed
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
-from evac_lab.scenario.timeline import Action, Direction, Kill, Network, Power
-from evac_lab.simulated.clock import VirtualClock
-from evac_lab.simulated.gate import ADDRESS, Gate
+from evac_lab.scenario.timeline import BROKER, Action
+from evac_lab.simulated.controllers import Controllers
+from evac_lab.simulated.desk import Desk
+from evac_lab.simulated.gate import ADDRESS
+from evac_lab.simulated.kernel import Kernel
 from evac_lab.simulated.loop import SeededLoop
 from evac_lab.simulated.machine import Machine
+from evac_lab.simulated.network import Network
+from evac_lab.simulated.nodes import BMC_PASSWORD, BMC_USER, Nodes, bmc_address
 from evac_lab.simulated.process import SimulatedProcess
-from evac_monitor import service as monitor_service
-from evac_monitor.adapters.power_simulated import Fault, SimulatedBmc, SimulatedPower
+from evac_lab.simulated.telling import Telling
+from evac_monitor.adapters.power_simulated import SimulatedPower
 from evac_monitor.ports import PowerDriver
-from evac_monitor.settings import Settings as MonitorSettings
-from evac_scheduler import service as scheduler_service
-from evac_scheduler.settings import Settings as SchedulerSettings
 
-BMC_PASSWORD: Final = "simulated"
+DATABASE_FILE = "evac.sqlite"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,53 +58,55 @@ class SimulatedCluster:
     """The cluster of one scenario; `runner.Cluster` for the runner."""
 
     def __init__(
-        self, loop: SeededLoop, scenario: Scenario, *, seed: int, directory: Path, doubles: Doubles
+        self,
+        loop: SeededLoop,
+        scenario: Scenario,
+        *,
+        seed: int,
+        directory: Path,
+        doubles: Doubles,
+        witness: Witness | None = None,
     ) -> None:
-        self._loop = loop
-        self._scenario = scenario
-        self._seed = seed
-        self._profile = scenario.document.profile
-        self._url = f"sqlite:///{directory / 'evac.sqlite'}"
-        self._state = EmbeddedState.with_controllers()
-        self._broker = EmbeddedBroker(self._state)
-        self._timings = BusTimings(backoff_max_s=1.0 if self._profile == "fast" else 15.0)
-        self._secrets = SecretBox([SecretBox.new_key()])
-        self._stores: dict[str, Store] = {}
-        self._buses: dict[str, EmbeddedBus] = {}
-        self.machines = {
-            name: self._machine(name, node) for name, node in scenario.document.nodes.items()
-        }
-        self._bmcs = {
-            _bmc_address(name): SimulatedBmc(
-                machine=machine,
-                address=_bmc_address(name),
-                password=BMC_PASSWORD,
-                system_uuid=machine.dmi_uuid,
-                fault=Fault.NONE,
-            )
-            for name, machine in self.machines.items()
-        }
-        self._power = doubles.power or SimulatedPower(self._bmcs.get)
+        self.database_file = directory / DATABASE_FILE
+        fast = scenario.document.profile == "fast"
+        self._network = Network(scenario.document.nodes)
+        self._kernel = Kernel(
+            loop,
+            seed=seed,
+            path=self.database_file,
+            timings=BusTimings(backoff_max_s=1.0 if fast else 15.0),
+            network=self._network,
+            telling=Telling(loop, witness),
+        )
+        self._nodes = Nodes(self._kernel, scenario)
+        power = doubles.power or SimulatedPower(self._nodes.bmc_at)
+        self._controllers = Controllers(self._kernel, scenario, power=power)
+        self._desk = Desk(self._kernel, self._controllers, self._nodes)
+        self._clock = self._kernel.clock("lab")
         self._names: dict[str, str] = {}  # instance id → name
-        self.services = {
-            "api": self._process("api", self._run_api),
-            "scheduler": self._process("scheduler", self._run_scheduler),
-            "monitor": self._process("monitor", self._run_monitor),
-        }
-        self._gate = Gate(loop, self.services["api"])
         self._client: httpx2.AsyncClient | None = None
         self._token = ""
+
+    @property
+    def machines(self) -> Mapping[str, Machine]:
+        return self._nodes.machines
+
+    @property
+    def processes(self) -> Mapping[str, SimulatedProcess]:
+        """Every process that exists: `monitor-1`, `compute@n1`."""
+        daemons = {daemon.name: daemon for daemon in self._nodes.daemons}
+        return {**self._controllers.processes, **daemons}
 
     # -- bringing it up ------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Create the database, the first token, and start the three controllers."""
-        migrate(self._url)
-        store = self._open_store("lab", "lab")
+        """Create the database, the first token, and start the controllers."""
+        migrate(self._kernel.url)
+        store = self._kernel.outside_store()
         token = await StoredTokens(store).issue("lab")
         await store.close()
-        self._token, self._client = token, self._gate.client(token)
-        for process in self.services.values():
+        self._token, self._client = token, self._controllers.gate.client(token)
+        for process in self._controllers.processes.values():
             process.start()
         await self._api_is_ready()
 
@@ -136,24 +128,20 @@ class SimulatedCluster:
         session = Session(
             out=output,
             environment={"EVAC_URL": ADDRESS, "EVAC_TOKEN": self._token},
-            transport=self._gate.transport(),
+            transport=self._controllers.gate.transport(),
         )
         return await evac_command(argv, session)
 
     async def enrolled(self, name: str, identity: Mapping[str, Any]) -> None:
-        machine = self.machines[name]
-        machine.node_id = str(identity["node_id"])
-        machine.daemon = self._process(
-            f"compute@{name}", lambda life: self._run_compute(machine, life)
-        )
+        self._nodes.enrolled(name, identity)
 
     def power_of(self, name: str, node: ScenarioNode) -> Mapping[str, Any] | None:
         if node.power is None:
             return None
         return {
             "kind": PowerKind.IPMI.value,
-            "address": _bmc_address(name),
-            "username": "admin",
+            "address": bmc_address(name),
+            "username": BMC_USER,
             "password": BMC_PASSWORD,
         }
 
@@ -161,40 +149,17 @@ class SimulatedCluster:
         return ()
 
     def now(self) -> datetime:
-        return self._clock("lab", 0).now()
+        return self._clock.now()
 
-    # -- what the time line does ---------------------------------------------------------------
+    # -- what happens, and what really happened ------------------------------------------------
 
     async def act(self, action: Action) -> None:
-        """Raises LabFailed for what this world does not do yet."""
-        match action:
-            case Power(node=node, on=on):
-                await self.power(node, on=on)
-            case Network(endpoint=node, on=on, peer=None, direction=Direction.BOTH):
-                await self.network(node, on=on)
-            case Kill(service=service, node=owner):
-                await self.kill(service, owner)
-            case _:
-                raise LabFailed(f"the simulated cluster does not do this yet: {action}")
-
-    async def power(self, name: str, *, on: bool) -> None:
-        machine = self.machines[name]
-        machine.power_on() if on else machine.power_off()
-
-    async def network(self, name: str, *, on: bool) -> None:
-        link = self.machines[name].link
-        link.heal() if on else link.cut()
-
-    async def kill(self, service: str, node: str | None) -> None:
-        process = self.machines[node].daemon if node else self.services[service]
-        assert process is not None, "every enrolled node has a daemon"
-        process.kill()
-
-    # -- what really happened ------------------------------------------------------------------
+        """Carry out a line of the time line. Raises LabFailed for what cannot be done."""
+        self._desk.act(action)
 
     def hardware(self, name: str) -> tuple[str, str]:
-        machine = self.machines[name]
-        return ("on" if machine.is_on() else "off", "ok" if machine.link.up else "cut")
+        whole = self._network.whole(name, BROKER)
+        return ("on" if self.machines[name].is_on() else "off", "ok" if whole else "cut")
 
     async def executions(self) -> Sequence[Execution]:
         entries = [entry for m in self.machines.values() for entry in m.hypervisor.core.log]
@@ -220,120 +185,9 @@ class SimulatedCluster:
     @property
     def faults(self) -> list[str]:
         """Services that ended by an error of their own, which is never right."""
-        daemons = [m.daemon for m in self.machines.values() if m.daemon is not None]
-        return [
-            fault for process in (*self.services.values(), *daemons) for fault in process.faults
-        ]
-
-    # -- the processes -------------------------------------------------------------------------
-
-    def _process(self, name: str, body: Any) -> SimulatedProcess:
-        return SimulatedProcess(self._loop, name, body, on_death=lambda life: self._bury(name))
+        return [fault for process in self.processes.values() for fault in process.faults]
 
     def switch_off(self) -> None:
         """The end of the world: every process is killed and every connection closed."""
-        daemons = [m.daemon for m in self.machines.values() if m.daemon is not None]
-        for process in (*self.services.values(), *daemons):
-            process.stop()
-
-    def _bury(self, name: str) -> None:
-        """What the kernel does for a killed process: its connections are closed."""
-        if (bus := self._buses.pop(name, None)) is not None:
-            bus.abort()
-        if (store := self._stores.pop(name, None)) is not None:
-            store.abandon()
-        if name == "api":
-            self._gate.app = None
-
-    def _machine(self, name: str, node: ScenarioNode) -> Machine:
-        core = HypervisorCore(
-            node=name, vcpus=node.vcpus, memory_mib=node.memory_mib, overcommit=16.0
-        )
-        hypervisor = SimulatedHypervisor(core, start_delay_s=1.0)
-        hypervisor.powered = False
-        return Machine(name, hypervisor)
-
-    def _clock(self, name: str, life: int) -> VirtualClock:
-        return VirtualClock(self._loop, seed=self._seed, process=f"{name}#{life}")
-
-    def _open_store(self, name: str, service: str, life: int = 0) -> Store:
-        store = Store.open(
-            self._url,
-            service=service,
-            clock=self._clock(f"{name}/store", life),
-            connect=synchronous.connect,
-            instance="simulated",
-        )
-        self._stores[name] = store
-        return store
-
-    def _open_bus(self, name: str, user: str, clock: VirtualClock, **options: Any) -> EmbeddedBus:
-        bus = EmbeddedBus(self._state, user=user, clock=clock, timings=self._timings, **options)
-        self._buses[name] = bus
-        return bus
-
-    def _settings(self, service: str) -> dict[str, Any]:
-        return {
-            "profile": self._profile,
-            "name": f"{service}-1",
-            **self._scenario.settings_of(service),
-        }
-
-    async def _run_api(self, life: int) -> None:
-        settings = ApiSettings.load(**self._settings("api"))
-        clock = self._clock("api", life)
-        bus = self._open_bus("api", API_USER, clock)
-        store = self._open_store("api", "api", life)
-        parts: dict[str, Any] = {
-            "clock": clock,
-            "bus": bus,
-            "store": store,
-            "admin": EmbeddedAdmin(self._state),
-            "secrets": self._secrets,
-        }
-        app = api_service.create_app(settings, **parts, registry=CollectorRegistry())
-        self._gate.app = app
-        await api_service.serve(settings, **parts, stop=asyncio.Event(), app=app, http=False)
-
-    async def _run_scheduler(self, life: int) -> None:
-        settings = SchedulerSettings.load(**self._settings("scheduler"))
-        clock = self._clock("scheduler", life)
-        await scheduler_service.serve(
-            settings,
-            clock=clock,
-            bus=self._open_bus("scheduler", SCHEDULER_USER, clock),
-            store=self._open_store("scheduler", "scheduler", life),
-            stop=asyncio.Event(),
-        )
-
-    async def _run_monitor(self, life: int) -> None:
-        settings = MonitorSettings.load(**self._settings("monitor"))
-        clock = self._clock("monitor", life)
-        await monitor_service.serve(
-            settings,
-            clock=clock,
-            bus=self._open_bus("monitor", MONITOR_USER, clock),
-            store=self._open_store("monitor", "monitor", life),
-            stop=asyncio.Event(),
-            power={PowerKind.IPMI: self._power},
-            secrets=self._secrets,
-        )
-
-    async def _run_compute(self, machine: Machine, life: int) -> None:
-        name = f"compute@{machine.name}"
-        settings = ComputeSettings.load(**self._settings("compute"))
-        clock = self._clock(name, life)
-        bus = self._open_bus(name, node_user(machine.node_id), clock, link=machine.link)
-        await compute_service.serve(
-            settings,
-            clock=clock,
-            bus=bus,
-            hypervisor=LocalHypervisor(machine.hypervisor),
-            journal=machine.journal,
-            identity=machine.identity(),
-            stop=asyncio.Event(),
-        )
-
-
-def _bmc_address(node: str) -> str:
-    return f"bmc-{node}"
+        for process in self.processes.values():
+            process.cut()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from evac_lab.narrate import Line
+from evac_lab.oracle.ports import Witness
 from evac_lab.runner import Outcome, Runner
 from evac_lab.scenario.reading import Scenario
 from evac_lab.simulated.cluster import Doubles, SimulatedCluster
@@ -26,19 +27,25 @@ def simulate(
     calm_pace: float | None = None,
     eventful_pace: float | None = None,
     doubles: Doubles,
+    witness: Witness | None = None,
     epilogue: Callable[[SimulatedCluster], Awaitable[object]] | None = None,
 ) -> Outcome:
     """Run to the end of the time line and judge.
 
     `calm_pace` and `eventful_pace` are virtual seconds per real second before and after the first
-    thing that happens; None: as fast as the machine can. `epilogue` may ask the
-    living cluster something at the end. Raises LabFailed when the cluster does
-    not come up, or when a service ended by an error of its own.
+    thing that happens; None: as fast as the machine can. `witness` is told what the simulated
+    hardware does; `epilogue` may ask the living cluster something at the end. Raises LabFailed when
+    the cluster does not come up.
     """
 
     async def main(loop: SeededLoop) -> Outcome:
         cluster = SimulatedCluster(
-            loop, scenario, seed=seed, directory=Path(directory), doubles=doubles
+            loop,
+            scenario,
+            seed=seed,
+            directory=Path(directory),
+            doubles=doubles,
+            witness=witness,
         )
         try:
             return await live(cluster, loop)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from evac_common.bus.embedded.link import ClientEnd, Connection, Link
+from evac_common.bus.embedded.link import ClientEnd, Connection, Link, broker_time_s
 from evac_common.bus.embedded.state import EmbeddedState, Stored, StoredQueue
 from evac_common.bus.permissions import Permissions
 from evac_common.bus.port import (
@@ -29,7 +29,7 @@ from evac_common.bus.topics import matches
 from evac_common.bus.topology import EXCHANGES
 from evac_common.errors import BusRefused, BusUnavailable, QueueFull, Unroutable
 
-_Answer = Callable[[BusRefused | BusUnavailable | Unroutable | None], None]
+Answer = Callable[[BusRefused | BusUnavailable | Unroutable | None], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +60,7 @@ class EmbeddedBroker:
         self._consumers: dict[str, list[_Attached]] = {}  # by queue, the next to be served first
         self._attached: dict[int, _Attached] = {}
         self._owners: dict[str, Connection] = {}  # of exclusive queues
-        self._blocked: list[tuple[Connection, Outgoing, str | None, _Answer]] = []
+        self._blocked: list[tuple[Connection, Outgoing, str | None, Answer]] = []
         self._woken: dict[str, None] = {}
         self._ids = itertools.count(1)
         self._routes: dict[tuple[str, str], list[StoredQueue]] = {}
@@ -82,7 +82,7 @@ class EmbeddedBroker:
     def alarm(self, on: bool) -> None:
         """Memory or disk alarm: publishes hang; those that wait when it ends are done then."""
         self.alarmed = on
-        self._alarm_changed_s = asyncio.get_running_loop().time()
+        self._alarm_changed_s = broker_time_s()
         if not on:
             blocked, self._blocked = self._blocked, []
             for connection, message, claims, answer in blocked:
@@ -90,7 +90,10 @@ class EmbeddedBroker:
                     self.publish(connection, message, claims, answer)
 
     def publishing_works(self, link: Link) -> tuple[float, float | None]:
-        """Since when a publish over `link` is answered, and since when it is not (loop time)."""
+        """For how many seconds a publish over `link` may have been answered, and for how many it
+        is not (None: it is).
+        """
+        now_s = broker_time_s()
         since_s = max(self._alarm_changed_s, link.changed_at_s)
         ill_s = [
             at_s
@@ -100,7 +103,7 @@ class EmbeddedBroker:
             )
             if ill
         ]
-        return since_s, min(ill_s, default=None)
+        return now_s - since_s, now_s - min(ill_s) if ill_s else None
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -130,7 +133,7 @@ class EmbeddedBroker:
     # -- publishing -------------------------------------------------------------------------------
 
     def publish(
-        self, connection: Connection, message: Outgoing, claims: str | None, answer: _Answer
+        self, connection: Connection, message: Outgoing, claims: str | None, answer: Answer
     ) -> None:
         """Route a message and call `answer` with None or the error; while alarmed, only later."""
         if self.alarmed:
@@ -170,6 +173,8 @@ class EmbeddedBroker:
         full = [queue.queue.name for queue in targets if not self._put(queue, delivery)]
         if full:
             raise QueueFull(queues=full)
+        if self.state.on_accepted is not None:
+            self.state.on_accepted(user, message)
 
     def _may_publish(self, user: str, exchange: str, routing_key: str) -> bool:
         key = (user, exchange, routing_key)
@@ -206,7 +211,7 @@ class EmbeddedBroker:
 
     def _put(self, stored: StoredQueue, delivery: Delivery) -> bool:
         """Add a message to a queue; False when the queue is full and refuses."""
-        now_s = asyncio.get_running_loop().time()
+        now_s = broker_time_s()
         queue = stored.queue
         match queue.kind:
             case QueueKind.STREAM:
@@ -437,7 +442,7 @@ class EmbeddedBroker:
         stored = self.state.queues.get(name)
         if stored is None or stored.queue.message_ttl_s is None:
             return
-        now_s = asyncio.get_running_loop().time()
+        now_s = broker_time_s()
         while (first := stored.first()) is not None and (first.expires_at_s or 0.0) <= now_s:
             self._dead_letter(stored, stored.take().delivery, reason="expired")
 

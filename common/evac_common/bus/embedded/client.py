@@ -10,7 +10,8 @@ from functools import partial
 
 import structlog
 
-from evac_common.bus.embedded.link import Act, Connection, Link
+from evac_common.bus.embedded.broker import Answer
+from evac_common.bus.embedded.link import Act, Connection, Fate, Link
 from evac_common.bus.embedded.state import EmbeddedState
 from evac_common.bus.handling import verdict_of
 from evac_common.bus.port import (
@@ -137,6 +138,16 @@ class EmbeddedBus:
         if connection is not None:
             connection.abort()
 
+    def freeze(self) -> None:
+        """The process is stopped (SIGSTOP): its sockets stay, and nobody speaks on them."""
+        if self._connection is not None:
+            self._connection.freeze()
+
+    def thaw(self) -> None:
+        """The process goes on."""
+        if self._connection is not None:
+            self._connection.thaw()
+
     def _connect(self) -> None:
         broker = self._state.listening
         if broker is None or not self.link.up:
@@ -222,23 +233,23 @@ class EmbeddedBus:
             if fate.answered and connection.broker_open:
                 connection.to_client(partial(_resolve, future, told))
 
-        for delay_s in fate.delays_s:
-            connection.to_broker(
-                partial(connection.broker.publish, connection, message, self._claims, answer),
-                delay_s,
-            )
+        self._post(connection, message, fate, answer)
 
     def _fire(self, connection: Connection, message: Outgoing) -> None:
         def answer(error: EvacError | None) -> None:
             if isinstance(error, BusRefused):
                 connection.to_client(partial(self._channel_closed, error))
 
-        for delay_s in self.link.faults.publishing(message).delays_s:
-            connection.to_broker(
-                partial(connection.broker.publish, connection, message, self._claims, answer),
-                delay_s,
-            )
+        self._post(connection, message, self.link.faults.publishing(message), answer)
         self._count(message)
+
+    def _post(self, connection: Connection, message: Outgoing, fate: Fate, answer: Answer) -> None:
+        act = partial(connection.broker.publish, connection, message, self._claims, answer)
+        for delay_s in fate.delays_s:
+            if delay_s > 0:
+                connection.to_broker_late(act, delay_s)
+            else:
+                connection.to_broker(act)
 
     def _count(self, message: Outgoing) -> None:
         self._counters.published += 1
@@ -307,13 +318,14 @@ class EmbeddedBus:
         connection, since_s = self._connection, self._since_s
         if connection is None or since_s is None:
             return self._canary_at_s
-        healthy_since_s, ill_since_s = connection.broker.publishing_works(self.link)
-        until_s = self._clock.monotonic() if ill_since_s is None else ill_since_s
+        well_for_s, ill_for_s = connection.broker.publishing_works(self.link)
+        now_s = self._clock.monotonic()
+        until_s = now_s if ill_for_s is None else now_s - ill_for_s
         if until_s < since_s:
             return None
         every_s = self._timings.canary_every_s
         tick_s = since_s + (until_s - since_s) // every_s * every_s
-        return tick_s if ill_since_s is not None else max(tick_s, healthy_since_s)
+        return tick_s if ill_for_s is not None else max(tick_s, now_s - well_for_s)
 
     # -- consuming --------------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from evac_common.bus.permissions import Permissions, controller_permissions
-from evac_common.bus.port import OFFSET_HEADER, Delivery, Queue, QueueKind
+from evac_common.bus.port import OFFSET_HEADER, Delivery, Outgoing, Queue, QueueKind
 from evac_common.model.identity import CONTROLLER_USERS
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class EmbeddedState:
     exchanges: dict[str, None] = field(default_factory=dict)
     queues: dict[str, StoredQueue] = field(default_factory=dict)
     listening: EmbeddedBroker | None = None
+    on_accepted: Callable[[str, Outgoing], None] | None = None  # told (user, message), for judges
 
     @classmethod
     def with_controllers(cls) -> EmbeddedState:

@@ -33,5 +33,11 @@ class MemoryJournal:
         self._recorded = after
         self.writes += 1
 
+    def copy(self) -> MemoryJournal:
+        """What a backup of this disk would give back."""
+        copied = MemoryJournal()
+        copied._recorded = self.load()
+        return copied
+
     def close(self) -> None:
         pass

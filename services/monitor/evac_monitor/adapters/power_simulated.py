@@ -42,7 +42,7 @@ class SimulatedBmc:
     password: str = "secret"  # noqa: S105 - a BMC that exists only in memory
     system_uuid: str | None = None
     fault: Fault = Fault.NONE
-    delay_s: float = 30.0  # of a slow one
+    delay_s: float = 60.0  # of a slow one
     answer_s: float = 0.1
     calls: list[str] = field(default_factory=list)
 

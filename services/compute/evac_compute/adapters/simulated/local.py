@@ -16,6 +16,7 @@ from evac_common.messages.reports import StartErrorKind
 from evac_common.model.states import ExitReason
 from evac_compute.adapters.simulated.client import SimulatedPort, Sink
 from evac_compute.adapters.simulated.core import GUEST_ENDS, Guest, HypervisorCore, Refused
+from evac_compute.adapters.simulated.demands import DIE_EARLY, REFUSE_START, GuestDemands
 from evac_compute.ports import (
     DomainEnded,
     HypervisorBack,
@@ -24,6 +25,8 @@ from evac_compute.ports import (
     HypervisorUnreachable,
     StartError,
 )
+
+DIES_EARLY_S = 1.0  # after its start
 
 
 class SimulatedHypervisor:
@@ -40,8 +43,11 @@ class SimulatedHypervisor:
         start_delay_s: float = 0.5,
         poweroff_delay_s: float = 1.0,
         clock: Callable[[], float] | None = None,
+        demands: GuestDemands | None = None,
     ) -> None:
         self.core = core
+        self.slower_by_s: dict[str, float] = {}  # a start, and why: on demand
+        self.locks_left = False  # image locks of dead guests are left over: no start works
         self.start_delay_s = start_delay_s
         self.answer_delays_s: dict[str, float] = {}  # by operation, on demand
         self.poweroff_delay_s = poweroff_delay_s  # of a guest that obeys its power button
@@ -54,6 +60,9 @@ class SimulatedHypervisor:
         self._answering.set()
         self._starting = asyncio.Event()
         self._starting.set()
+        self._storage = asyncio.Event()
+        self._storage.set()
+        self._demands = demands or GuestDemands()
         self._building: dict[str, asyncio.Future[None]] = {}
         self._sinks: list[Sink] = []
         self._boots = 0
@@ -79,6 +88,17 @@ class SimulatedHypervisor:
         self._answering.set()
         self._starting.set()
 
+    def hang_storage(self) -> None:
+        """Guests' I/O hangs until `heal_storage`: no start ends, and no guest can be ended.
+
+        A guest that waits for its disk is in the kernel's hands: SIGKILL reaches it afterwards. It
+        counts as executing, for it goes on once the storage answers.
+        """
+        self._storage.clear()
+
+    def heal_storage(self) -> None:
+        self._storage.set()
+
     def go_away(self, why: str = "connection refused") -> None:
         """The hypervisor's daemon dies; guests go on."""
         self.unreachable = why
@@ -91,6 +111,10 @@ class SimulatedHypervisor:
     def end_guest(self, instance_id: str, how: str) -> None:
         """`poweroff`, `crash` or `panic`, by the guest itself."""
         self._end(instance_id, GUEST_ENDS[how], f"guest {how}")
+
+    def lose_guest(self, instance_id: str) -> None:
+        """It ends, the hypervisor knows nothing of it any more, and nobody is told."""
+        self.core.end(self.now(), instance_id, "lost")
 
     def ignore_power_button(self, instance_id: str) -> None:
         self.core.guests[instance_id].obeys_power_button = False
@@ -142,6 +166,9 @@ class SimulatedHypervisor:
             case "press_power_button":
                 self._press_power_button(**args)
             case "destroy":
+                if args["instance_id"] in guests:
+                    await self._storage.wait()
+                    self._check()
                 self._destroy(**args)
             case _:
                 raise ValueError(f"the simulated hypervisor knows no call {op!r}")
@@ -179,13 +206,12 @@ class SimulatedHypervisor:
         def finish() -> None:
             if boot != self._boots:
                 return  # the power was cut meanwhile
-            if not (self._starting.is_set() and self._answering.is_set()):
+            if not all(each.is_set() for each in (self._starting, self._answering, self._storage)):
                 loop.call_later(self.start_delay_s or 0.01, finish, context=self._context)
                 return
             del self._building[instance_id]
             try:
-                if self.refusals:
-                    raise Refused(*self.refusals.pop(0))
+                self._refuse_on_demand(spec["name"])
                 self.core.build(
                     InstanceSpec.model_validate(spec), instance_id=instance_id, epoch=epoch, run=run
                 )
@@ -197,27 +223,45 @@ class SimulatedHypervisor:
                 if not built.done():
                     built.set_result(None)
 
-        loop.call_later(self.start_delay_s, finish, context=self._context)
+        delay_s = self.start_delay_s + sum(self.slower_by_s.values())
+        loop.call_later(delay_s, finish, context=self._context)
         return built
+
+    def _refuse_on_demand(self, name: str) -> None:
+        """Raises Refused when this start is to fail."""
+        if self.refusals:
+            raise Refused(*self.refusals.pop(0))
+        if self.locks_left:
+            raise Refused(StartErrorKind.STORAGE_LOCKED, "a lock of its image is left over")
+        if self._demands.meets(REFUSE_START, name):
+            raise Refused(StartErrorKind.HYPERVISOR, "on demand")
 
     def _execute(self, instance_id: str, epoch: int, run: int) -> None:
         guest = self.core.guests.get(instance_id)
         if guest is None or (guest.epoch, guest.run) != (epoch, run):
             raise StartError(StartErrorKind.HYPERVISOR, "the domain went away while it was started")
+        began = guest.entry is None
         self.core.resume(self.now(), instance_id)
+        if began and self._demands.meets(DIE_EARLY, guest.name):
+            self._end_later(guest, DIES_EARLY_S, ExitReason.CRASHED, "died early")
 
     def _press_power_button(self, instance_id: str, epoch: int) -> None:
         guest = self.core.guests.get(instance_id)
         if guest is None or guest.epoch > epoch or guest.paused or not guest.obeys_power_button:
             return
-        entry, boot = guest.entry, self._boots
+        self._end_later(guest, self.poweroff_delay_s, ExitReason.SHUTDOWN, "guest poweroff")
 
-        def off() -> None:
+    def _end_later(self, guest: Guest, delay_s: float, reason: ExitReason, why: str) -> None:
+        """Let this very run end by itself, unless its I/O hangs then."""
+        entry, boot, instance_id = guest.entry, self._boots, guest.instance_id
+
+        def end() -> None:
             now = self.core.guests.get(instance_id)
-            if boot == self._boots and now is not None and now.entry is entry:
-                self._end(instance_id, ExitReason.SHUTDOWN, "guest poweroff")
+            same = boot == self._boots and now is not None and now.entry is entry
+            if same and self._storage.is_set():
+                self._end(instance_id, reason, why)
 
-        asyncio.get_running_loop().call_later(self.poweroff_delay_s, off, context=self._context)
+        asyncio.get_running_loop().call_later(delay_s, end, context=self._context)
 
     def _destroy(self, instance_id: str, epoch: int) -> None:
         guest = self.core.guests.get(instance_id)
