@@ -97,7 +97,8 @@ def simulate_command(
         difference = expected.difference(outcome) if expected is not None and compared else []
         if not json:
             print_outcome(console, outcome)
-        console.print("\n".join(difference), highlight=False, markup=False, soft_wrap=True, end="")
+        for line in difference:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         took_s = time.monotonic() - started_s
         rows.append(Row(name=scenario.name, outcome=outcome, difference=difference, took_s=took_s))
     if json:

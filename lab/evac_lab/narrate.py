@@ -82,10 +82,6 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
             "",
         ),
     ),
-    "evacuation.done": (
-        "scheduler",
-        lambda body: (f"evacuation of {body['node']}: done in {body['took_s']:.1f} s", ""),
-    ),
     "instance.placed": ("scheduler", _instance("→ {node} (epoch {epoch})")),
     "instance.evacuated": (
         "scheduler",
@@ -93,6 +89,10 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
             f"instance {body['instance']}: runs on {body['to_node']}, was on {body['from_node']}",
             f"{body['took_s']:.1f} s after the proof",
         ),
+    ),
+    "evacuation.done": (
+        "scheduler",
+        lambda body: (f"evacuation of {body['node']}: done in {body['took_s']:.1f} s", ""),
     ),
     "instance.start_failed": ("scheduler", _instance("start failed on {node} ({kind})")),
     "instance.exited": ("scheduler", _instance("ended by itself on {node} ({reason})")),

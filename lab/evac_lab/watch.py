@@ -28,6 +28,7 @@ from evac_lab.scenario.timeline import (
 Event = Mapping[str, Any]
 PAGE: Final = 500
 LAST_LOOK_S: Final = 0.5  # before the database goes back: what it holds now would be gone
+GLANCE_S: Final = 0.01  # before any other action: for the order of lines, and worth no waiting
 IN_FUTURE_S: Final = 0.5  # a reading of two clocks, one after the other
 
 
@@ -83,25 +84,25 @@ class EventWatch:
                     self.tell(event, self._moment_s(event))
 
     async def before(self, action: Action) -> None:
-        """Prepare for what the time line is about to do to clocks and database."""
+        """Tell what came before, and prepare for what will be done to clocks and database."""
         match action:
             case ClockJump(target=target, seconds=seconds):
                 if (known := controller_of(target)) is not None:
                     offsets = self._offsets_s.setdefault(known[0], [0.0])
                     offsets += [offset + seconds for offset in offsets]
             case Database(state=DatabaseState.SAVE):
-                await self._last_look()
+                await self._glance(LAST_LOOK_S)
                 self._saved = self._last
             case Database(state=DatabaseState.RESTORE):
-                await self._last_look()
+                await self._glance(LAST_LOOK_S)
                 self._last = self._saved
             case _:
-                pass
+                await self._glance(GLANCE_S)
 
-    async def _last_look(self) -> None:
+    async def _glance(self, limit_s: float) -> None:
         # Events that nobody can see now are not in the log either.
         with contextlib.suppress(TimeoutError, ApiAway):
-            await asyncio.wait_for(self.look(), LAST_LOOK_S)
+            await asyncio.wait_for(self.look(), limit_s)
 
     async def _after(self, sequence: int) -> list[dict[str, Any]]:
         path = f"/v1/events?after={sequence}&limit={PAGE}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 from evac_lab.narrate import Line
 from evac_lab.oracle.ports import Witness
@@ -15,6 +16,9 @@ from evac_lab.simulated.loop import SeededLoop, run
 from evac_lab.view import Picture
 
 __all__ = ["Doubles", "simulate"]
+
+POLL_S: Final = 0.5
+UNSEEN_POLL_S: Final = 5.0
 
 
 def simulate(
@@ -60,6 +64,9 @@ def simulate(
             on_line=on_line,
             on_picture=on_picture,
             progress=progress,
+            # Events are told at their own moments however late they are read; only an eye needs
+            # them soon.
+            poll_s=POLL_S if on_picture or calm_pace else UNSEEN_POLL_S,
             at_action=lambda _text: loop.hurry(eventful_pace),
         )
         outcome = await runner.run()
