@@ -61,6 +61,10 @@ BREACHES: Final = (
     ("home-terminal", "evac_compute.adapters.breach", "rich"),
     ("home-cryptography", "evac_monitor.adapters.breach", "cryptography"),
     ("home-bmc", "evac_scheduler.adapters.breach", "pyghmi"),
+    ("oracle-apart", "evac_lab.oracle.breach", "evac_common.model"),
+    ("oracle-apart", "evac_lab.oracle.breach", "evac_monitor.core"),
+    ("oracle-apart", "evac_lab.oracle.breach", "evac_lab.simulated"),
+    ("oracle-apart", "evac_lab.oracle.breach", "sqlalchemy"),
 )
 
 

@@ -1,0 +1,72 @@
+"""The control plane as its processes and faults show it: who works, since when, undisturbed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+CONTROL_PLANE: Final = frozenset("ASMBD")
+NOISE: Final = frozenset({"lose", "duplicate", "delay", "reorder"})  # of the bus: touches nodes too
+_ANSWERS_WITHIN_S: Final = 10.0  # a database that works is written to within this by a monitor
+_LETTERS: Final = {"api": "A", "scheduler": "S", "monitor": "M"}
+_GONE: Final = frozenset({"killed", "hung", "stopped", "failed"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Control:
+    """`up`: process → since when it runs; a hung one does not."""
+
+    up: dict[str, float] = field(default_factory=dict)
+    faults: Counter[tuple[str, str]] = field(default_factory=Counter)
+    disturbed: dict[str, float] = field(default_factory=dict)  # letter → its last fault or end
+    node_touched: bool = False  # a fault that may silence a node, ever
+    fault_s: float = float("-inf")  # the last of any kind
+    commit_s: float = float("-inf")
+    publish_s: float = float("-inf")
+
+    def fault(self, component: str, kind: str, at_s: float) -> None:
+        self.faults[component, kind] += 1
+        self.fault_s = at_s
+        noise = component == "B" and kind in NOISE
+        if not noise:
+            self.disturbed[component] = at_s
+        if component not in CONTROL_PLANE or noise:
+            self.node_touched = True
+
+    def process(self, name: str, what: str, at_s: float) -> None:
+        if what in _GONE:
+            self.up.pop(name, None)
+            service = service_of(name)
+            if service in _LETTERS:
+                self.disturbed[_LETTERS[service]] = at_s
+            else:
+                self.node_touched = True
+        elif what in ("started", "resumed"):
+            self.up[name] = at_s
+
+    def works_since(self, service: str) -> float | None:
+        """Since when some replica of it runs; None: none does."""
+        return min(
+            (since for name, since in self.up.items() if service_of(name) == service), default=None
+        )
+
+    def database_answers(self, at_s: float) -> bool:
+        """Written to since its last fault, and lately."""
+        if self.commit_s <= self.disturbed.get("D", float("-inf")):
+            return False
+        return at_s - self.commit_s <= _ANSWERS_WITHIN_S
+
+    def broker_answers(self, at_s: float) -> bool:
+        """It took a message since its last fault, and lately."""
+        if self.publish_s <= self.disturbed.get("B", float("-inf")):
+            return False
+        return at_s - self.publish_s <= _ANSWERS_WITHIN_S
+
+    def undisturbed_since(self, letters: str) -> float:
+        return max(self.disturbed.get(letter, float("-inf")) for letter in letters)
+
+
+def service_of(process: str) -> str:
+    """`monitor-2` → monitor, `compute@n1` → compute."""
+    return process.partition("@")[0].partition("-")[0]
