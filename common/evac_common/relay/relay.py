@@ -35,9 +35,8 @@ AGE = Gauge(
 )
 
 WINDOW: Final = 100  # rows of one batch, so also the most that are in flight
-PERIOD_S: Final = (
-    1.0  # looks at least this often: another replica may have written, a wake may be lost
-)
+RETRY_S: Final = 1.0  # while something is left to send
+IDLE_S: Final = 5.0  # else: a commit wakes it, but a replica may have died before it published
 PUBLISH_LIMIT_S: Final = 15.0  # of a batch; below the database's limit for an idle transaction
 REFUSED_PAUSE_S: Final = 60.0  # a message that the broker refused is tried again after this
 KEEP_S: Final = 3600.0  # how long a sent row stays, for people who look
@@ -73,12 +72,13 @@ class Relay:
         self._away = False  # an outage is logged once
         self._refused: dict[int, float] = {}  # sequence → not before (monotonic, seconds)
         self._swept_s: float | None = None
+        self._idle = False  # the last look found nothing that is left to send
 
     async def run(self) -> None:
         """Relay for ever. Loss of the broker or the database only delays."""
         await periodically(
             f"{self._store.service} relay",
-            PERIOD_S,
+            lambda: IDLE_S if self._idle else RETRY_S,
             self.step,
             clock=self._clock,
             wake=_OutboxWake(self._store),
@@ -86,6 +86,7 @@ class Relay:
 
     async def step(self) -> int:
         """Publish until nothing is left, or broker or database is away. Returns how many went."""
+        self._idle = False
         if not self._bus.health().connected:
             return 0  # an outage of the broker costs the database nothing
         sent = 0
@@ -96,6 +97,7 @@ class Relay:
                 if done < seen or seen < self._window:
                     break
             await self._sweep()
+            self._idle = done == seen and not self._refused
         except StoreUnavailable as error:
             self._outage(str(error))
         return sent

@@ -43,7 +43,7 @@ class Wake:
 
 async def periodically(
     name: str,
-    period_s: float,
+    period_s: float | Callable[[], float],
     step: Callable[[], Awaitable[object]],
     *,
     clock: Clock,
@@ -52,11 +52,13 @@ async def periodically(
 ) -> None:
     """Run `step` at once, then every `period_s` or when woken, for ever.
 
+    `period_s` may depend on what the last step found: it is asked after each.
     A `Retryable` (broker or database away) is logged when it begins and when it ends, and retried
     with a growing pause; any other exception is logged with its traceback and counted.
     """
     log = log or structlog.get_logger()
     wake = wake or Wake()
+    took = TOOK.labels(name)
     failures = 0
     while True:
         began_s = clock.monotonic()
@@ -76,9 +78,10 @@ async def periodically(
             failures += 1
             log.exception("loop step failed", loop=name)
         STEPS.labels(name, outcome).inc()
-        TOOK.labels(name).observe(clock.monotonic() - began_s)
+        took.observe(clock.monotonic() - began_s)
+        next_s = period_s() if callable(period_s) else period_s
         if failures:
-            pause_s = min(BACKOFF_MAX_S, max(period_s, 0.5 * 2 ** min(failures, 6)))
+            pause_s = min(BACKOFF_MAX_S, max(next_s, 0.5 * 2 ** min(failures, 6)))
             await asyncio.sleep(pause_s * (0.75 + clock.jitter() / 2))
         else:
-            await wake.wait(period_s)
+            await wake.wait(next_s)

@@ -243,7 +243,11 @@ def _sqlite(address: URL, connect: Connect | None, raw: list[aiosqlite.Connectio
         return connection
 
     engine = create_async_engine(
-        address, async_creator=creator, pool_timeout=LOCK_LIMIT_S, hide_parameters=True
+        address,
+        async_creator=creator,
+        pool_timeout=LOCK_LIMIT_S,
+        pool_reset_on_return=None,  # `_release` rolls back already
+        hide_parameters=True,
     )
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine

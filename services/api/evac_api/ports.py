@@ -111,6 +111,9 @@ class Operations(Protocol):
     async def refused(self, caller: Caller, verb: str, target: str, why: str) -> None:
         """Record a request from the bus that was refused, so that its sender hears why."""
 
+    async def any_open(self) -> bool:
+        """Is an operation open, or the record of a deleted instance left?"""
+
     async def settle(self) -> int:
         """Look at every open operation once; returns how many are still open."""
 

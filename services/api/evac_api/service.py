@@ -47,6 +47,7 @@ from evac_common.store.engine import Store
 PREFETCH: Final = 50
 DECLARE_S: Final = 1.0  # how often it is looked whether there is a new connection
 READY_S: Final = 1.0
+WELL_S: Final = 5.0  # how often it is looked while nothing is missing
 GRACE_S: Final = 5  # uvicorn: time for open requests when the service stops
 
 
@@ -141,7 +142,7 @@ async def serve(
     desk: Desk = app.state.desk
     queues: Queues = app.state.queues
     wake = Wake()
-    readiness = Readiness(app, READY_S)
+    readiness = Readiness(app)
     tasks: dict[str, Coroutine[Any, Any, Any]] = {
         "bus": bus.run(),
         "declare queues": periodically("declare queues", DECLARE_S, queues.step, clock=clock),
@@ -180,9 +181,8 @@ async def _receive(bus: Bus, requests: Requests, wake: Wake) -> None:
 class Readiness:
     """Why requests cannot be carried out now; looked at again and again, said when it changes."""
 
-    def __init__(self, app: FastAPI, period_s: float) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._not_ready = app.state.not_ready
-        self._period_s = period_s
         self.reasons: list[str] = ["starting"]
 
     async def watch(self) -> None:
@@ -198,7 +198,7 @@ class Readiness:
                     log.info("ready")
                     notify("READY=1")
                 said = kinds
-            await asyncio.sleep(self._period_s)
+            await asyncio.sleep(READY_S if self.reasons else WELL_S)
 
 
 class _Server(uvicorn.Server):

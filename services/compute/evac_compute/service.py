@@ -36,6 +36,7 @@ from evac_compute.settings import Settings
 from evac_compute.state import Node
 
 READY_S = 1.0
+IDLE_S = 60.0  # of loops that have nothing to do until they are woken
 JOURNAL = "journal.sqlite"
 
 
@@ -107,22 +108,26 @@ class Daemon:
 
 
 class Readiness:
-    """Why this node can do nothing now; looked at again and again."""
+    """Why this node can do nothing now; systemd is told once when it can first do its work."""
 
     def __init__(self, node: Node, bus: Bus) -> None:
         self._node, self._bus = node, bus
-        self.reasons = ["starting"]
+        self.told = False
 
-    async def step(self) -> None:
+    @property
+    def reasons(self) -> list[str]:
         reasons = []
         health = self._bus.health()
         if not health.connected:
             reasons.append(f"broker: {health.detail or 'not connected'}")
         if self._node.session is None:
             reasons.append("session: the monitor has given none yet")
-        if self.reasons and not reasons:
+        return reasons
+
+    async def step(self) -> None:
+        if not self.told and not self.reasons:
+            self.told = True
             notify("READY=1")
-        self.reasons = reasons
 
 
 async def serve(
@@ -165,7 +170,7 @@ async def serve(
                 "beat": every("beat", settings.heartbeat_interval_s, daemon.heart.step),
                 "send reports": every(
                     "send reports",
-                    settings.report_retry_s,
+                    lambda: settings.report_retry_s if node.recorded.unsent else IDLE_S,
                     daemon.reports.step,
                     wake=node.wake_outbox,
                 ),
@@ -177,7 +182,9 @@ async def serve(
                 ),
                 "apply sessions": daemon.sessions.run(),
                 "hear the hypervisor": hear_events(node, daemon.events, daemon.look),
-                "watch readiness": every("readiness", READY_S, readiness.step),
+                "tell readiness": every(
+                    "readiness", lambda: IDLE_S if readiness.told else READY_S, readiness.step
+                ),
                 "serve health": serve_health(settings.health_port, lambda: readiness.reasons),
             },
             stop,

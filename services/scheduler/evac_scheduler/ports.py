@@ -125,6 +125,9 @@ class Records(Protocol):
 
     # reads
 
+    async def any_work(self) -> bool:
+        """Is an instance not as it should be, a room booked, an evacuation or a wish open?"""
+
     async def attention(self) -> list[Instance]:
         """Every instance that is not as it should be, in plan order."""
 

@@ -15,6 +15,7 @@ from evac_common.bus.rabbitmq import RabbitBus
 from evac_common.bus.timings import BusTimings
 from evac_common.errors import StoreUnavailable
 from evac_common.messages import reports as wire
+from evac_common.messages.events import NodeEnrolled
 from evac_common.relay.relay import Relay
 from evac_common.service.clock import Clock, SystemClock
 from evac_common.service.health import serve_health
@@ -30,14 +31,15 @@ from evac_scheduler.settings import Settings
 
 PREFETCH: Final = 50
 READY_S: Final = 1.0
-QUEUES_S: Final = 1.0  # a new node registers within seconds of its enrolment
+WELL_S: Final = 5.0  # how often it is looked while nothing is missing
+QUEUES_S: Final = 5.0  # an event says sooner that a node was enrolled
 
 
 async def serve(
     settings: Settings, *, clock: Clock, bus: Bus, store: Store, stop: asyncio.Event
 ) -> None:
     """Run until `stop` is set. Broker or database away: waits for them, and says so once."""
-    wake = Wake()
+    wake, enrolled = Wake(), Wake()
     database = SqlDatabase(store)
     reconciler = Reconciler(database, clock, settings.policy)
     handlers = Reports(database, settings.policy, wake)
@@ -46,24 +48,35 @@ async def serve(
     tasks: dict[str, Coroutine[Any, Any, Any]] = {
         "bus": bus.run(),
         "declare queues": periodically(
-            "declare queues", min(QUEUES_S, settings.sweep_s), queues.step, clock=clock
+            "declare queues",
+            min(QUEUES_S, settings.sweep_s),
+            queues.step,
+            clock=clock,
+            wake=enrolled,
         ),
         "relay": Relay(store, bus, clock).run(),
-        "receive": _receive(bus, handlers, wake),
+        "receive": _receive(bus, handlers, wake, enrolled),
         "reconcile": periodically(
             "reconcile", settings.sweep_s, reconciler.step, clock=clock, wake=wake
         ),
-        "watch readiness": periodically("readiness", READY_S, readiness.step, clock=clock),
+        "watch readiness": periodically(
+            "readiness",
+            lambda: READY_S if readiness.reasons else WELL_S,
+            readiness.step,
+            clock=clock,
+        ),
         "serve health": serve_health(settings.health_port, lambda: readiness.reasons),
     }
     await run_service("scheduler", tasks, stop)
 
 
-async def _receive(bus: Bus, handlers: Reports, wake: Wake) -> None:
+async def _receive(bus: Bus, handlers: Reports, wake: Wake, enrolled: Wake) -> None:
     """Reports are applied; events, whatever they say, only mean that it is worth looking now."""
 
     async def nudged(delivery: Delivery) -> Verdict:
         wake.set()
+        if delivery.routing_key.startswith(f"{NodeEnrolled.name}."):
+            enrolled.set()
         return Verdict.ACK
 
     reports = receive(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, Select, delete, insert, or_, select, update
+from sqlalchemy import RowMapping, Select, delete, exists, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from evac_api.adapters import reads, work
@@ -21,6 +21,12 @@ from evac_common.store.transaction import Transaction
 
 PENDING: Final = OperationState.PENDING.value
 BATCH_MAX: Final = 2000  # open operations looked at in one step, oldest first
+_ANY_OPEN: Final = select(
+    or_(
+        exists().where(intent.operation.c.state == PENDING),
+        exists().where(intent.instance_spec.c.deleted_at.is_not(None)),
+    )
+)
 
 
 class StoredOperations:
@@ -75,6 +81,10 @@ class StoredOperations:
             await tx.audit(actor=caller.actor, action=f"{verb}.refused", subject=target, reason=why)
             if known is None:
                 await work.remember(tx, caller, Answer(status=409))
+
+    async def any_open(self) -> bool:
+        async with self._store.read() as tx:
+            return bool(await tx.scalar(_ANY_OPEN))
 
     async def settle(self) -> int:
         """Each outcome in a transaction of its own: a compare-and-set another replica may win."""

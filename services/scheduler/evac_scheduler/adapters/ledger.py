@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from evac_common.model.states import NodeState, Phase, ReleaseKind
+from evac_common.store.columns import UtcTime
 from evac_common.store.intent import node_spec
 from evac_common.store.nodes import node_state
 from evac_common.store.placement import (
@@ -23,6 +24,12 @@ from evac_common.store.transaction import Transaction
 from evac_scheduler.core.facts import Claim, Instance
 from evac_scheduler.core.placement import NodeView
 from evac_scheduler.ports import Booking, LostBooking, StatusChange
+
+_OBSERVED: Final = (
+    update(instance_status)
+    .where(instance_status.c.instance_id.in_(bindparam("ids", expanding=True)))
+    .values(observed_at=bindparam("at", type_=UtcTime))
+)  # for every inventory, so made once
 
 
 class Ledger:
@@ -178,11 +185,7 @@ class Ledger:
     async def observed(self, instance_ids: Collection[str]) -> None:
         ids = sorted(set(instance_ids))
         if ids:
-            await self.tx.execute(
-                update(instance_status)
-                .where(instance_status.c.instance_id.in_(ids))
-                .values(observed_at=self.tx.now)
-            )
+            await self.tx.execute(_OBSERVED, {"ids": ids, "at": self.tx.now})
 
     async def clear_away(self, instance_id: str) -> None:
         await self.tx.execute(delete(reservation).where(reservation.c.instance_id == instance_id))

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import RowMapping, Select, and_, false, func, not_, or_, select, union
+from sqlalchemy import (
+    RowMapping,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    union,
+)
 
 from evac_common.model.identity import Gen
 from evac_common.model.manifest import InstanceManifest
-from evac_common.model.states import NodeState, Phase, PoolKind, RunStrategy
-from evac_common.store.intent import instance_spec, node_spec, pool
+from evac_common.model.states import EvacuationState, NodeState, Phase, PoolKind, RunStrategy
+from evac_common.store.intent import instance_spec, node_spec, node_wish, pool
 from evac_common.store.nodes import node_state, proof_node
 from evac_common.store.outbox import event
-from evac_common.store.placement import instance_status, ownership, proof_release, reservation
+from evac_common.store.placement import (
+    evacuation,
+    instance_status,
+    ownership,
+    proof_release,
+    reservation,
+    scheduler_wish_outcome,
+)
 from evac_common.store.transaction import Transaction
 from evac_scheduler.core.evacuation import Slot
 from evac_scheduler.core.facts import Claim, Instance, Proof
@@ -98,6 +117,52 @@ def _instances() -> Select[Any]:
     )
 
 
+_phase = func.coalesce(instance_status.c.phase, "")
+_SETTLED = or_(
+    and_(_SHOULD_RUN, _LIVE, _phase == Phase.RUNNING.value),
+    and_(
+        instance_spec.c.id.is_not(None),
+        not_(_SHOULD_RUN),
+        not_(_LIVE),
+        _phase == Phase.STOPPED.value,
+    ),
+)
+
+# Asked several times a second, so made once.
+_INSTANCES: Final = _instances()
+_ATTENTION: Final = _INSTANCES.where(not_(_SETTLED))
+_KNOWN: Final = _INSTANCES.where(
+    _INSTANCES.selected_columns.id.in_(bindparam("ids", expanding=True))
+)
+_ANY_WORK: Final = select(
+    or_(
+        exists(_ATTENTION),
+        exists(select(reservation.c.instance_id)),
+        exists(select(evacuation.c.id).where(evacuation.c.state == EvacuationState.OPEN.value)),
+        exists(
+            select(node_wish.c.id).where(
+                node_wish.c.verb == "evacuate",
+                ~exists().where(scheduler_wish_outcome.c.wish_id == node_wish.c.id),
+            )
+        ),
+    )
+)
+_SPEAKER: Final = select(node_state.c.state, node_state.c.term, node_state.c.incarnation).where(
+    node_state.c.node_id == bindparam("id")
+)
+_HELD_BY: Final = (
+    select(ownership.c.instance_id)
+    .select_from(ownership.outerjoin(proof_release, _RELEASES).outerjoin(proof_node, _COVERS))
+    .where(
+        ownership.c.node_id == bindparam("id"),
+        ownership.c.incarnation == bindparam("incarnation"),
+        _LAST_EPOCH,
+        _LIVE,
+    )
+    .order_by(ownership.c.instance_id)
+)
+
+
 def _manifest(stored: Any) -> InstanceManifest | None:
     """A field that only a later api knows is passed over: it must not stop every recovery."""
     return None if stored is None else InstanceManifest.model_validate(stored, extra="ignore")
@@ -146,26 +211,18 @@ class Reads:
     def __init__(self, tx: Transaction) -> None:
         self.tx = tx
 
+    async def any_work(self) -> bool:
+        return bool(await self.tx.scalar(_ANY_WORK))
+
     async def attention(self) -> list[Instance]:
-        phase = func.coalesce(instance_status.c.phase, "")
-        settled = or_(
-            and_(_SHOULD_RUN, _LIVE, phase == Phase.RUNNING.value),
-            and_(
-                instance_spec.c.id.is_not(None),
-                not_(_SHOULD_RUN),
-                not_(_LIVE),
-                phase == Phase.STOPPED.value,
-            ),
-        )
-        rows = await self.tx.rows(_instances().where(not_(settled)))
+        rows = await self.tx.rows(_ATTENTION)
         return sorted((_instance(row) for row in rows), key=lambda found: found.priority_key)
 
     async def known(self, instance_ids: Collection[str]) -> dict[str, Instance]:
         ids = sorted(set(instance_ids))
         if not ids:
             return {}
-        question = _instances()
-        rows = await self.tx.rows(question.where(question.selected_columns.id.in_(ids)))
+        rows = await self.tx.rows(_KNOWN, {"ids": ids})
         return {row["id"]: _instance(row) for row in sorted(rows, key=lambda row: row["id"])}
 
     async def locked(self, instance_ids: Collection[str]) -> dict[str, Instance]:
@@ -184,11 +241,7 @@ class Reads:
         return await self.known(ids)
 
     async def speaker(self, node_id: str) -> Speaker | None:
-        row = await self.tx.row(
-            select(node_state.c.state, node_state.c.term, node_state.c.incarnation).where(
-                node_state.c.node_id == node_id
-            )
-        )
+        row = await self.tx.row(_SPEAKER, {"id": node_id})
         if row is None:
             return None
         return Speaker(
@@ -309,19 +362,7 @@ class Reads:
         ]
 
     async def held_by(self, node_id: str, incarnation: int) -> list[str]:
-        rows = await self.tx.rows(
-            select(ownership.c.instance_id)
-            .select_from(
-                ownership.outerjoin(proof_release, _RELEASES).outerjoin(proof_node, _COVERS)
-            )
-            .where(
-                ownership.c.node_id == node_id,
-                ownership.c.incarnation == incarnation,
-                _LAST_EPOCH,
-                _LIVE,
-            )
-            .order_by(ownership.c.instance_id)
-        )
+        rows = await self.tx.rows(_HELD_BY, {"id": node_id, "incarnation": incarnation})
         return [row["instance_id"] for row in rows]
 
     async def announced(self, name: str, subjects: Collection[str]) -> set[tuple[str, str, int]]:

@@ -38,7 +38,10 @@ class Reconciler:
         self._log = structlog.get_logger()
 
     async def step(self) -> None:
-        """One sweep."""
+        """One sweep. Mostly there is nothing to do, and one question tells."""
+        async with self._database.read() as records:
+            if not await records.any_work():
+                return
         await in_transaction(self._database, self.settle)
         await in_transaction(self._database, self.plan)
         await self._starts.launch()
