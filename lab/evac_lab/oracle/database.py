@@ -33,11 +33,10 @@ _GROWING: Final = ("ownership", "proof_node", "proof_release", "outbox", "event"
 _MARKS: Final = "SELECT " + ", ".join(f"(SELECT max(rowid) FROM {table})" for table in _GROWING)
 _STATUSES: Final = "SELECT instance_id, phase, node_id, epoch, run, next_at FROM instance_status"
 _SPECS_MARK: Final = "SELECT count(*), sum(generation), sum(deleted_at IS NULL) FROM instance_spec"
-_SPECS: Final = (
-    "SELECT id, name, run_strategy, deleted_at IS NOT NULL, json_extract(manifest, '$.vcpus'),"
-    " json_extract(manifest, '$.memory_mib') FROM instance_spec"
+_SPECS: Final = "SELECT id, name, run_strategy, deleted_at IS NOT NULL, manifest FROM instance_spec"
+_DECLARED: Final = (
+    "SELECT id, name, vcpus, memory_mib, power IS NOT NULL, labels, bridges FROM node_spec"
 )
-_DECLARED: Final = "SELECT id, name, vcpus, memory_mib, power IS NOT NULL FROM node_spec"
 _FLAGS: Final = (
     "SELECT term, storm, storm_released_at, disarmed_until IS NOT NULL, recovering"
     " FROM cluster_flags WHERE id = 1"
@@ -118,9 +117,21 @@ class Database:
         return int(self._one("SELECT count(*) FROM evacuation WHERE state = 'done'")[0])
 
     def declare(self, picture: Picture) -> None:
-        """Read who is enrolled. A node that is forgotten stays known to the picture."""
+        """Read who is enrolled, and the pools. A node that is forgotten stays known."""
         for row in self._all(_DECLARED):
-            picture.declared[row[0]] = Declared(row[0], row[1], row[2], row[3], bool(row[4]))
+            picture.declared[row[0]] = Declared(
+                row[0],
+                row[1],
+                row[2],
+                row[3],
+                bool(row[4]),
+                frozenset((json.loads(row[5]) or {}).items()),
+                frozenset(json.loads(row[6])),
+            )
+        picture.pools = {
+            name: frozenset(json.loads(nodes))
+            for name, nodes in self._all("SELECT name, nodes FROM pool")
+        }
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -267,10 +278,7 @@ class Database:
         mark = self._one(_SPECS_MARK)
         if mark != self._specs_mark:
             self._specs_mark = mark
-            specs = [
-                Spec(row[0], row[1], row[2], bool(row[3]), row[4], row[5])
-                for row in self._all(_SPECS)
-            ]
+            specs = [_spec(*row) for row in self._all(_SPECS)]
             changes.specs = differences(picture.specs, specs)
             picture.specs = {spec.instance: spec for spec in specs}
         row = self._one(_FLAGS)
@@ -279,3 +287,18 @@ class Database:
             flags = Flags(row[0], bool(row[1]), row[2], bool(row[3]), bool(row[4]))
             changes.flags = (picture.flags, flags)
             picture.flags = flags
+
+
+def _spec(instance: str, name: str, strategy: str, deleted: int, manifest: str) -> Spec:
+    said = json.loads(manifest)
+    return Spec(
+        instance,
+        name,
+        strategy,
+        bool(deleted),
+        said["vcpus"],
+        said["memory_mib"],
+        tuple(disk["pool"] for disk in said.get("disks", ())),
+        tuple(nic["bridge"] for nic in said.get("nics", ())),
+        tuple((said.get("node_selector") or {}).items()),
+    )

@@ -67,7 +67,7 @@ class Restarts:
         cut = self.cuts[0]
         declared = scene.picture.declared.get(scene.node_id(cut.node) or "")
         flags = scene.picture.flags
-        if declared is None or not declared.has_power or not _fits(scene):
+        if declared is None or not declared.has_power:
             return
         if flags is not None and (flags.storm or flags.disarmed):
             return
@@ -75,7 +75,10 @@ class Restarts:
         limit_s += scene.timings.restart_s(len(cut.lost), cut.targets)
         for life in cut.lost:
             back_s = cut.back_s.get(life.instance)
-            if not scene.wanted(life.instance) or (back_s or at_s) <= limit_s:
+            spec = scene.picture.specs.get(life.instance)
+            if spec is None or not spec.wanted or (back_s or at_s) <= limit_s:
+                continue
+            if not _has_room(scene, spec, but=cut.node):
                 continue
             when = f"after {back_s - cut.at_s:.1f} s" if back_s else "not at all"
             scene.verdicts.say(
@@ -128,7 +131,7 @@ def _excused(scene: Scene, spec: Spec) -> bool:
     """L1 promises it where one fencing method works and there is room."""
     picture = scene.picture
     owner = picture.owner(spec.instance)
-    if not _fits(scene):
+    if not _has_room(scene, spec):
         return True
     if owner is None or picture.over(owner):
         return False
@@ -139,14 +142,24 @@ def _excused(scene: Scene, spec: Spec) -> bool:
     return held and node.state == "suspect"
 
 
-def _fits(scene: Scene) -> bool:
-    """Whether the nodes that are up have room for everything that should run."""
+def _has_room(scene: Scene, spec: Spec, *, but: str = "") -> bool:
+    """Whether a node that is up, other than `but`, has what it needs beside what executes there."""
     picture = scene.picture
-    up = [picture.declared[node.node_id] for node in picture.nodes.values() if node.state == "up"]
-    wanted = [spec for spec in picture.specs.values() if spec.wanted]
-    return sum(node.memory_mib for node in up) >= sum(spec.memory_mib for spec in wanted) and sum(
-        node.vcpus for node in up
-    ) >= sum(spec.vcpus for spec in wanted)
+    for node in picture.homes(spec):
+        recorded = picture.nodes.get(node.node_id)
+        if node.name == but or recorded is None or recorded.state != "up":
+            continue
+        here = [
+            each
+            for life in scene.truth.on(node.name)
+            if life.instance != spec.instance
+            and (each := picture.specs.get(life.instance)) is not None
+        ]
+        memory_mib = node.memory_mib - sum(each.memory_mib for each in here)
+        vcpus = node.vcpus - sum(each.vcpus for each in here)
+        if memory_mib >= spec.memory_mib and vcpus >= spec.vcpus:
+            return True
+    return False
 
 
 def percentile(sorted_values: list[float], share: float) -> float | None:

@@ -148,6 +148,7 @@ class Oracle:
         self._destroys.judge(float("inf"))
         self.committed(at_s)
         if scene.picture.flags is not None:
+            scene.database.declare(scene.picture)
             self._sweep(at_s)
             self._restarts.finish(at_s)
             if calm:
@@ -155,6 +156,10 @@ class Oracle:
         statistics = self._statistics(at_s)
         scene.database.close()
         return statistics
+
+    def close(self) -> None:
+        """Let go of the database file, when a run ended before its end."""
+        self._scene.database.close()
 
     def _statistics(self, at_s: float) -> Statistics:
         scene = self._scene

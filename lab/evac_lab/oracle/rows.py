@@ -33,6 +33,9 @@ class Spec(NamedTuple):
     deleted: bool
     vcpus: int
     memory_mib: int
+    pools: tuple[str, ...]
+    bridges: tuple[str, ...]
+    selector: tuple[tuple[str, str], ...]  # labels that its node must have
 
     @property
     def wanted(self) -> bool:
@@ -47,6 +50,8 @@ class Declared(NamedTuple):
     vcpus: int
     memory_mib: int
     has_power: bool
+    labels: frozenset[tuple[str, str]]
+    bridges: frozenset[str]
 
 
 class Flags(NamedTuple):
@@ -147,6 +152,7 @@ class Picture:
     declared: dict[str, Declared] = field(default_factory=dict)
     statuses: dict[str, Status] = field(default_factory=dict)
     specs: dict[str, Spec] = field(default_factory=dict)
+    pools: dict[str, frozenset[str]] = field(default_factory=dict)  # name → nodes that have it
     flags: Flags | None = None
     ledger: dict[str, dict[int, Owner]] = field(default_factory=dict)
     proofs: dict[str, Proof] = field(default_factory=dict)
@@ -183,6 +189,16 @@ class Picture:
         self.proofs.clear()
         self.proofs_of.clear()
         self.releases.clear()
+
+    def homes(self, spec: Spec) -> list[Declared]:
+        """Nodes that have what it needs, whatever their state and however full they are."""
+        return [
+            node
+            for node in self.declared.values()
+            if all(node.node_id in self.pools.get(pool, ()) for pool in spec.pools)
+            and node.bridges.issuperset(spec.bridges)
+            and node.labels.issuperset(spec.selector)
+        ]
 
     def name_of(self, node_id: str | None) -> str:
         declared = self.declared.get(node_id or "")
