@@ -19,6 +19,7 @@ class Cut:
     steady_s: float  # from when on a monitor was steady enough to fence
     targets: int  # other nodes that had power
     lost: list[Life] = field(default_factory=list)
+    homeless: set[str] = field(default_factory=set)  # of the lost: for whom there was no room
     back_s: dict[str, float] = field(default_factory=dict)  # instance → when it executed again
 
 
@@ -50,6 +51,7 @@ class Restarts:
                 and self._scene.wanted(life.instance)
             ],
         )
+        cut.homeless = _without_room(self._scene, cut)
         if cut.lost:
             self.cuts.append(cut)
             self._down |= {life.instance: cut for life in cut.lost}
@@ -76,9 +78,8 @@ class Restarts:
         for life in cut.lost:
             back_s = cut.back_s.get(life.instance)
             spec = scene.picture.specs.get(life.instance)
-            if spec is None or not spec.wanted or (back_s or at_s) <= limit_s:
-                continue
-            if not _has_room(scene, spec, but=cut.node):
+            homeless = life.instance in cut.homeless
+            if spec is None or not spec.wanted or homeless or (back_s or at_s) <= limit_s:
                 continue
             when = f"after {back_s - cut.at_s:.1f} s" if back_s else "not at all"
             scene.verdicts.say(
@@ -142,24 +143,54 @@ def _excused(scene: Scene, spec: Spec) -> bool:
     return held and node.state == "suspect"
 
 
-def _has_room(scene: Scene, spec: Spec, *, but: str = "") -> bool:
-    """Whether a node that is up, other than `but`, has what it needs beside what executes there."""
+def _has_room(scene: Scene, spec: Spec) -> bool:
+    """Whether a node that is up has what it needs beside what executes there."""
+    rooms = _rooms(scene, but="")
+    return any(_fits(spec, rooms.get(node.node_id)) for node in scene.picture.homes(spec))
+
+
+def _without_room(scene: Scene, cut: Cut) -> set[str]:
+    """Those of the lost that do not fit beside one another on the other nodes, largest first."""
+    rooms = _rooms(scene, but=cut.node)
+    specs = [scene.picture.specs[life.instance] for life in cut.lost]
+    homeless = set()
+    for spec in sorted(specs, key=lambda each: (-each.memory_mib, each.instance)):
+        homes = (rooms.get(node.node_id) for node in scene.picture.homes(spec))
+        fitting = [room for room in homes if room is not None and _fits(spec, room)]
+        if not fitting:
+            homeless.add(spec.instance)
+            continue
+        largest = max(fitting, key=lambda room: room.memory_mib)
+        largest.memory_mib -= spec.memory_mib
+        largest.vcpus -= spec.vcpus
+    return homeless
+
+
+@dataclass(slots=True, kw_only=True)
+class Room:
+    memory_mib: int
+    vcpus: int
+
+
+def _rooms(scene: Scene, *, but: str) -> dict[str, Room]:
+    """What is left on each node that is up, other than `but`, beside what executes there."""
     picture = scene.picture
-    for node in picture.homes(spec):
+    rooms = {}
+    for node in picture.declared.values():
         recorded = picture.nodes.get(node.node_id)
         if node.name == but or recorded is None or recorded.state != "up":
             continue
-        here = [
-            each
-            for life in scene.truth.on(node.name)
-            if life.instance != spec.instance
-            and (each := picture.specs.get(life.instance)) is not None
-        ]
-        memory_mib = node.memory_mib - sum(each.memory_mib for each in here)
-        vcpus = node.vcpus - sum(each.vcpus for each in here)
-        if memory_mib >= spec.memory_mib and vcpus >= spec.vcpus:
-            return True
-    return False
+        lives = scene.truth.on(node.name)
+        here = [picture.specs[each.instance] for each in lives if each.instance in picture.specs]
+        rooms[node.node_id] = Room(
+            memory_mib=node.memory_mib - sum(spec.memory_mib for spec in here),
+            vcpus=node.vcpus - sum(spec.vcpus for spec in here),
+        )
+    return rooms
+
+
+def _fits(spec: Spec, room: Room | None) -> bool:
+    return room is not None and room.memory_mib >= spec.memory_mib and room.vcpus >= spec.vcpus
 
 
 def percentile(sorted_values: list[float], share: float) -> float | None:

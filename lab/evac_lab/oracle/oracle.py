@@ -95,28 +95,26 @@ class Oracle:
             self._sessions.told(told, at_s)
 
     def committed(self, at_s: float) -> None:
+        self._scene.control.commit_s = at_s
+        self._look(at_s)
         self._pass(at_s)
-        scene = self._scene
-        scene.control.commit_s = at_s
-        changes = scene.database.look(scene.picture, at_s)
-        if changes is None:
-            return
-        for check in (self._ledger, self._death, self._reports, self._fencings):
-            check.committed(changes)
+
+    def _look(self, at_s: float) -> None:
+        changes = self._scene.database.look(self._scene.picture, at_s)
+        if changes is not None:
+            for check in (self._ledger, self._death, self._reports, self._fencings):
+                check.committed(changes)
 
     def restored(self, at_s: float) -> None:
-        self._pass(at_s)
         scene = self._scene
         if scene.picture.flags is not None:
             self._evacuations_before += scene.database.evacuations_done()
         scene.restores += 1
         scene.database.restored()
         self._resuming.restored()
-        changes = scene.database.look(scene.picture, at_s)
-        if changes is not None:
+        self._look(at_s)
+        if scene.picture.flags is not None:
             self._evacuations_before -= scene.database.evacuations_done()
-            for check in (self._ledger, self._death, self._reports, self._fencings):
-                check.committed(changes)
 
     def fault(self, component: str, kind: str, at_s: float) -> None:
         self._pass(at_s)

@@ -228,7 +228,7 @@ class History:
         self.own(instance, epoch, node, **proofs)
         self.status(instance, "starting", node, epoch=epoch, run=1)
         self.commit()
-        about = {"instance_id": instance_id(instance), "epoch": epoch, "run": 1}
+        about: dict[str, Any] = {"instance_id": instance_id(instance), "epoch": epoch, "run": 1}
         self.command(node, "start", **about)
         self.at += 1
         self.begin(instance, node, epoch)
@@ -238,7 +238,7 @@ class History:
 
     def stop(self, instance: str, node: str, epoch: int = 1) -> str:
         """Asked to stop, ended, told so, recorded: the release's id."""
-        about = {"instance_id": instance_id(instance), "epoch": epoch}
+        about: dict[str, Any] = {"instance_id": instance_id(instance), "epoch": epoch}
         self.command(node, "stop", **about, grace_s=30.0)
         self.at += 1
         self.end(instance, node, epoch)
