@@ -121,6 +121,10 @@ class SimulatedDatabase:
             return 0.0
         return self.loop.random.uniform(*SLOW_S)
 
+    def in_transaction(self, owner: str) -> bool:
+        """Whether the process is in the middle of one, as the server sees it."""
+        return any(session.in_transaction for session in self._of(owner))
+
     def forget(self, session: Session) -> None:
         self._sessions.pop(session, None)
 

@@ -21,8 +21,10 @@ import contextvars
 import gc
 import hashlib
 import heapq
+import logging
 import random
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -126,7 +128,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         self,
         when: float,
         callback: Callable[[Unpack[Ts]], object],
-        *args: Unpack[Ts],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """`when` is of the clock of the process that asks, as `time()` is."""
@@ -195,11 +197,21 @@ class SeededLoop(asyncio.BaseEventLoop):
         """
         self._ready.clear()
         self._scheduled.clear()
-        for task in self._kept:
-            setattr(task, "_log_destroy_pending", False)  # noqa: B010 - ended on purpose
-            if not task.done():
-                with contextlib.suppress(BaseException):
-                    task.get_coro().close()
+        muted = logging.root.manager.disable
+        with warnings.catch_warnings():
+            # Clean-up that wants to await something has nobody to await it, and libraries say so.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            logging.disable(logging.CRITICAL)
+            for task in self._kept:
+                setattr(task, "_log_destroy_pending", False)  # noqa: B010 - ended on purpose
+                if not task.done():
+                    with contextlib.suppress(BaseException):
+                        task.get_coro().close()
+                del task
+            self._kept.clear()
+            self._parked.clear()
+            gc.collect()
+        logging.disable(muted)
         self._ready.clear()
         self._scheduled.clear()
         self.close()

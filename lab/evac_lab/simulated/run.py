@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["Doubles", "simulate"]
 
 POLL_S: Final = 0.5
 UNSEEN_POLL_S: Final = 5.0
+STEPS_MAX: Final = 50_000_000
 
 
 def simulate(
@@ -33,13 +35,16 @@ def simulate(
     doubles: Doubles,
     witness: Witness | None = None,
     epilogue: Callable[[SimulatedCluster], Awaitable[object]] | None = None,
+    directory: Path | None = None,
+    steps_max: int = STEPS_MAX,
 ) -> Outcome:
     """Run to the end of the time line and judge.
 
     `calm_pace` and `eventful_pace` are virtual seconds per real second before and after the first
     thing that happens; None: as fast as the machine can. `witness` is told what the simulated
-    hardware does; `epilogue` may ask the living cluster something at the end. Raises LabFailed when
-    the cluster does not come up.
+    hardware does; `epilogue` may ask the living cluster something at the end. The database is
+    DATABASE_FILE in `directory`, or in one that is removed afterwards. Raises LabFailed when the
+    cluster does not come up, LoopStuck after `steps_max` steps of the loop.
     """
 
     async def main(loop: SeededLoop) -> Outcome:
@@ -47,7 +52,7 @@ def simulate(
             loop,
             scenario,
             seed=seed,
-            directory=Path(directory),
+            directory=Path(place),
             doubles=doubles,
             witness=witness,
         )
@@ -74,5 +79,6 @@ def simulate(
             await epilogue(cluster)
         return outcome.with_faults(cluster.faults)
 
-    with tempfile.TemporaryDirectory(prefix="evac-simulated-") as directory:
-        return run(seed, main, pace=calm_pace)
+    own = tempfile.TemporaryDirectory(prefix="evac-simulated-") if directory is None else None
+    with own or contextlib.nullcontext(directory) as place:
+        return run(seed, main, pace=calm_pace, steps_max=steps_max)

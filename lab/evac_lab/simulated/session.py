@@ -20,6 +20,7 @@ from evac_lab.simulated import telling as letters
 if TYPE_CHECKING:
     from evac_lab.simulated.database import SimulatedDatabase
 
+_CLOSING: Final = frozenset({"close", "close_and_stop"})  # of sqlite3 and of aiosqlite
 # Calls that go to the server and come back; the others are the driver's own.
 _TRIPS: Final = frozenset({"execute", "executemany", "executescript", "commit", "rollback"})
 
@@ -39,7 +40,8 @@ class Session:
         self.client: aiosqlite.Connection = synchronous.connection(self._connect, self)
         self._database = database
         self._server: sqlite3.Connection | None = None
-        self._lost = False  # the client's end is closed
+        self._lost = False  # every later call of the client fails
+        self._closed = False  # the client made its end of it
         self._calls: deque[Call] = deque()
         self._under_way: Call | None = None
         self._go_on: Callable[[], None] | None = None  # when the way is whole again
@@ -47,6 +49,10 @@ class Session:
         self._idle: asyncio.TimerHandle | None = None
         self._used_at_s = 0.0
         self._changes = 0  # of the server's count, at the last end of a transaction
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._server is not None and self._server.in_transaction
 
     # -- the driver's side -----------------------------------------------------------------------
 
@@ -62,14 +68,14 @@ class Session:
         future, function = call
         if future is not None and future.cancelled():
             self._finish(None, None)
-        elif function == self._connect or _name(function) in _TRIPS:
-            if self._lost:
-                self._finish(None, Lost("it was lost before"))
-            else:
-                self._to_server()
-        elif _closes(function, self._server):
+        elif _name(function) in _CLOSING and not isinstance(_of(function), sqlite3.Cursor):
+            self._lost = self._closed = True
             self._drop_server()
-            self._finish(None, None)
+            self._run_here(function)
+        elif self._lost:
+            self._finish(None, Lost("it was lost before"))
+        elif function == self._connect or _name(function) in _TRIPS:
+            self._to_server()
         else:
             self._run_here(function)
 
@@ -141,7 +147,7 @@ class Session:
 
     def _lose(self, why: str) -> None:
         """The connection is lost under the present call, and for every later one."""
-        self._close_client()
+        self._lost = True
         outward, _ = self._database.passes(self.endpoint)
         if outward:
             self._drop_server()
@@ -198,7 +204,7 @@ class Session:
             return False
         self._database.acknowledgements_to_lose -= 1
         self._database.telling.fault(letters.DATABASE, DatabaseState.LOSE_ACK.value)
-        self._close_client()
+        self._lost = True
         self._drop_server()
         self._finish(None, Lost("the connection ended after the commit"))
         return True
@@ -225,14 +231,15 @@ class Session:
 
     def end(self, why: str) -> None:
         """The server ends the connection, and what it had not committed."""
-        self._close_client()
+        self._lost = True
         self._drop_server()
         if self._under_way is not None:
             self._finish(None, Lost(why))
 
     def client_died(self) -> None:
         """The process is gone. On a way that is cut nobody tells the server."""
-        self._close_client()
+        self._lost = self._closed = True
+        vars(self.client)["_connection"] = None  # nobody will close it any more
         self._calls.clear()
         self._under_way = None
         self._stop_waiting()
@@ -261,11 +268,6 @@ class Session:
         elif server.in_transaction:
             self.watch_idle()
 
-    def _close_client(self) -> None:
-        """From now on every call fails; SQLAlchemy then makes a new connection."""
-        self._lost = True
-        vars(self.client)["_connection"] = None
-
     def _drop_server(self) -> None:
         """The server's side is gone, and with it what was not committed."""
         server, self._server = self._server, None
@@ -279,7 +281,8 @@ class Session:
             self._idle = None
         if self in self._database.lock_queue:
             self._database.lock_queue.remove(self)
-        self._database.forget(self)
+        if self._closed:
+            self._database.forget(self)
         if held:
             self._database.lock_freed()
 
@@ -301,16 +304,11 @@ class Session:
             self._database.lock_queue.remove(self)
 
 
-def _closes(function: Callable[[], Any], server: sqlite3.Connection | None) -> bool:
-    """Is it the call that closes the connection itself?"""
-    called = getattr(function, "func", None)
-    return (
-        server is not None
-        and getattr(called, "__self__", None) is server
-        and getattr(called, "__name__", "") == "close"
-    )
-
-
 def _name(function: Callable[[], Any]) -> str:
     """Of the sqlite3 method behind a call of aiosqlite."""
     return getattr(getattr(function, "func", function), "__name__", "")
+
+
+def _of(function: Callable[[], Any]) -> Any:
+    """The object that the method is of."""
+    return getattr(getattr(function, "func", function), "__self__", None)
