@@ -55,6 +55,7 @@ class Oracle:
         self._unattended = Unattended(scene)
         self._restarts = Restarts(scene)
         self._next_sweep_s = SWEEP_S
+        self._over = False  # the run ended: what is told while the world is taken down is not of it
         self._evacuations_before = 0  # done before the database went back in time
 
     @property
@@ -64,6 +65,8 @@ class Oracle:
     # -- what the hardware tells ---------------------------------------------------------------
 
     def began(self, node: str, instance_id: str, epoch: int, run: int, at_s: float) -> None:
+        if self._over:
+            return
         self._pass(at_s)
         scene = self._scene
         told = scene.talk.incarnation.get(scene.node_id(node) or "", 0)
@@ -72,14 +75,20 @@ class Oracle:
             check.began(life, at_s)
 
     def ended(self, node: str, instance_id: str, epoch: int, run: int, at_s: float) -> None:
+        if self._over:
+            return
         self._pass(at_s)
         self._destroys.ended(self._scene.truth.ended(node, instance_id, epoch, run, at_s))
 
     def booted(self, node: str, at_s: float) -> None:
+        if self._over:
+            return
         self._pass(at_s)
         self._scene.truth.booted(node, at_s)
 
     def powered_off(self, node: str, at_s: float) -> None:
+        if self._over:
+            return
         self._pass(at_s)
         self._scene.control.node_touched = True
         self._scene.truth.powered_off(node, at_s)
@@ -88,6 +97,8 @@ class Oracle:
     def published(
         self, user: str, exchange: str, routing_key: str, body: bytes, at_s: float
     ) -> None:
+        if self._over:
+            return
         self._pass(at_s)
         self._scene.control.publish_s = at_s
         told = self._scene.talk.hear(user, exchange, routing_key, body, at_s)
@@ -95,6 +106,8 @@ class Oracle:
             self._sessions.told(told, at_s)
 
     def committed(self, at_s: float) -> None:
+        if self._over:
+            return
         self._scene.control.commit_s = at_s
         self._look(at_s)
         self._pass(at_s)
@@ -106,6 +119,8 @@ class Oracle:
                 check.committed(changes)
 
     def restored(self, at_s: float) -> None:
+        if self._over:
+            return
         scene = self._scene
         if scene.picture.flags is not None:
             self._evacuations_before += scene.database.evacuations_done()
@@ -117,11 +132,15 @@ class Oracle:
             self._evacuations_before -= scene.database.evacuations_done()
 
     def fault(self, component: str, kind: str, at_s: float) -> None:
+        if self._over:
+            return
         self._pass(at_s)
         self._scene.control.fault(component, kind, at_s)
         self._sessions.fault(component, kind)
 
     def process(self, name: str, what: str, at_s: float) -> None:
+        if self._over:
+            return
         self._pass(at_s)
         self._scene.control.process(name, what, at_s)
         self._resuming.process(name, what, at_s)
@@ -152,11 +171,12 @@ class Oracle:
             if calm:
                 judge_calm(scene, at_s)
         statistics = self._statistics(at_s)
-        scene.database.close()
+        self.close()
         return statistics
 
     def close(self) -> None:
-        """Let go of the database file, when a run ended before its end."""
+        """Let go of the database file, and judge nothing that is told after this."""
+        self._over = True
         self._scene.database.close()
 
     def _statistics(self, at_s: float) -> Statistics:

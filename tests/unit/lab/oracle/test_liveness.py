@@ -427,6 +427,21 @@ def test_an_end_without_a_beginning_is_the_witnesss_error(cluster: History) -> N
         cluster.end("a", "n4")
 
 
+def test_what_is_told_after_the_end_is_not_judged(cluster: History) -> None:
+    cluster.sql.execute("DELETE FROM instance_spec")
+    cluster.oracle.close()
+    cluster.commit()
+    cluster.oracle.restored(cluster.at)
+    cluster.begin("a", "n3")
+    cluster.end("b", "n4")
+    cluster.oracle.booted("n4", cluster.at)
+    cluster.oracle.powered_off("n4", cluster.at)
+    cluster.oracle.fault("B", "off", cluster.at)
+    cluster.oracle.process("scheduler-1", "killed", cluster.at)
+    cluster.report("n4", "heartbeat", sequence=1)
+    assert cluster.broken == []
+
+
 def test_statistics_of_a_run(cluster: History) -> None:
     cluster.oracle.fault("B", "lose", cluster.at)
     cluster.oracle.fault("B", "lose", cluster.at)
