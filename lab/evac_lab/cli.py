@@ -22,7 +22,8 @@ from rich.console import Console
 from evac_common.cli.document import DocumentInvalid
 from evac_common.errors import EvacError
 from evac_lab import demo as demo_module
-from evac_lab.golden import SEED, Golden, golden
+from evac_lab.golden import Golden, golden
+from evac_lab.hunt.command import hunt_command
 from evac_lab.real.errors import CannotRunHere
 from evac_lab.report import Row, as_json, as_object, print_outcome, print_rows, to_json
 from evac_lab.restarts import Restart, print_restarts, restarts
@@ -68,8 +69,8 @@ def simulate_command(
         typer.Argument(help="Scenario files, or directories with README.md and scenario.yaml."),
     ],
     seed: Annotated[
-        int, typer.Option(help="Same seed, same run. Golden logs are of seed 1.", min=0)
-    ] = SEED,
+        int | None, typer.Option(help="Same seed, same run; unset: the file's own.", min=0)
+    ] = None,
     json: Json = False,
     update: Annotated[
         bool, typer.Option("--update", help="Write the golden log of each directory anew.")
@@ -81,8 +82,8 @@ def simulate_command(
     A directory's log is compared with its golden log, and a difference shown.
     """
     _logs(verbose)
-    if update and seed != SEED:
-        raise typer.BadParameter(f"golden logs are of seed {SEED}", param_hint="--update")
+    if update and seed is not None:
+        raise typer.BadParameter("golden logs are of the file's seed", param_hint="--update")
     console = Console(stderr=json)
     subjects = [_subject(path) for path in paths]
     rows = []
@@ -90,10 +91,11 @@ def simulate_command(
         if len(subjects) > 1:
             console.rule(scenario.name)
         started_s = time.monotonic()
-        outcome = _simulated(scenario, seed, console)
+        own = scenario.document.seed
+        outcome = _simulated(scenario, own if seed is None else seed, console)
         if update and expected is not None:
             expected.update(outcome)
-        compared = expected is not None and seed == SEED
+        compared = expected is not None and seed in (None, own)
         difference = expected.difference(outcome) if expected is not None and compared else []
         if not json:
             print_outcome(console, outcome)
@@ -137,6 +139,9 @@ def _rows_as_json(rows: Sequence[Row]) -> str:
         row.name: as_object(row.outcome) | {"difference": list(row.difference)} for row in rows
     }
     return to_json(objects[rows[0].name] if len(rows) == 1 else objects)
+
+
+app.command("hunt")(hunt_command)
 
 
 class Nodes(StrEnum):

@@ -4,8 +4,8 @@
     NAME/scenario.yaml
     NAME/log.expect     state changes and decisions with their reason
 
-The log is of one seed and shows only what evac decided, so a change that decides nothing new leaves
-it alone. It is written with `--update`, and read by a person before it is believed.
+The log is of the file's seed and shows only what evac decided, so a change that decides nothing new
+leaves it alone. It is written with `--update`, and read by a person before it is believed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from evac_lab.narrate import Line
 from evac_lab.runner import Outcome
 from evac_lab.scenario.reading import Scenario, read
 
-SEED: Final = 1
 README: Final = "README.md"
 SCENARIO: Final = "scenario.yaml"
 LOG: Final = "log.expect"

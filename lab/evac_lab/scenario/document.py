@@ -87,6 +87,9 @@ class ScenarioDocument(BaseModel):
         description="Timings of all services: `default` as in production, `fast` for labs in real "
         "time.",
     )
+    seed: int = Field(
+        default=1, ge=0, description="The seed of its simulated run, unless another is asked for."
+    )
     settings: dict[str, bool | int | float | str] = Field(
         default_factory=dict,
         description="Any setting of any service, `SERVICE.FIELD: value` (docs/reference/settings.md"

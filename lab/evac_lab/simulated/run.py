@@ -52,7 +52,7 @@ def simulate(
             loop,
             scenario,
             seed=seed,
-            directory=Path(place),
+            directory=place,
             doubles=doubles,
             witness=witness,
         )
@@ -79,6 +79,9 @@ def simulate(
             await epilogue(cluster)
         return outcome.with_faults(cluster.faults)
 
-    own = tempfile.TemporaryDirectory(prefix="evac-simulated-") if directory is None else None
-    with own or contextlib.nullcontext(directory) as place:
+    with contextlib.ExitStack() as stack:
+        if directory is None:
+            own = tempfile.TemporaryDirectory(prefix="evac-simulated-")
+            directory = Path(stack.enter_context(own))
+        place = directory
         return run(seed, main, pace=calm_pace, steps_max=steps_max)

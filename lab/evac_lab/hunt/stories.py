@@ -1,0 +1,292 @@
+"""How nodes go away and come back, in several lines each, with faults at moments that matter.
+
+The operator of these stories is attentive and never lies: a node is confirmed down only between a
+`power off` and the `power on` that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from evac_lab.hunt.spells import SPELLS, Cast, Family, On, Spell, strike
+from evac_lab.hunt.weave import Span, Weave
+
+FENCED_S: Final = 45.0  # a node that was silent for so long has very likely been cut off
+RACK_MAX: Final = 6
+
+# Moments of a recovery, in seconds after the node fell silent: still trusted, suspect, being cut
+# off, planned and started elsewhere, back again.
+MOMENTS: Final = ((-5.0, 8.0), (8.0, 20.0), (20.0, 27.0), (24.0, 45.0), (24.0, 45.0), (45.0, 150.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What a story may use."""
+
+    weave: Weave
+    cast: Cast
+    without_bmc: frozenset[str]
+    down_max: int  # nodes away at once, but for a rack
+    beside: Sequence[Spell]  # faults that may come beside a death
+    beside_mean: float  # how many
+
+
+Story = Callable[[Stage, float], bool]  # False: it did not fit in, nothing was said
+
+
+def _free_node(stage: Stage, at_s: float, lasts_s: float) -> tuple[str, Span] | None:
+    """A node that can go away now, booked."""
+    weave = stage.weave
+    span = weave.span(at_s, lasts_s)
+    if span is None or weave.down(span) >= stage.down_max:
+        return None
+    node = weave.draw.one(stage.cast.nodes)
+    if not all(weave.free(f"{thing} of {node}", span) for thing in ("power", "way", "daemon")):
+        return None
+    for thing in ("power", "way", "daemon"):
+        weave.book(f"{thing} of {node}", span)
+    weave.goes_down(span)
+    return node, span
+
+
+def _beside(stage: Stage, node: str, at_s: float) -> None:
+    """Faults at the moments of a recovery: of the dead node's BMC, of its heirs, of controllers."""
+    draw = stage.weave.draw
+    count = 0
+    while count < 4 and draw.chance(stage.beside_mean / (1.0 + stage.beside_mean)):
+        count += 1
+        spell = draw.weighted(stage.beside, [spell.weight for spell in stage.beside])
+        moment_s = at_s + draw.between(*draw.one(MOMENTS))
+        strike(
+            stage.weave,
+            stage.cast,
+            spell,
+            moment_s,
+            node if spell.family is Family.BMC else None,
+        )
+
+
+def _power_back(stage: Stage, node: str, at_s: float) -> None:
+    """Whoever found it switched off, by whatever, switches it on."""
+    stage.weave.say(at_s, f"power {node} on")
+
+
+def power_cut(stage: Stage, at_s: float) -> bool:
+    draw = stage.weave.draw
+    found = _free_node(stage, at_s, draw.scale(30, 240))
+    if found is None:
+        return False
+    node, span = found
+    stage.weave.say(span.begin_s, f"power {node} off")
+    _power_back(stage, node, span.end_s)
+    _beside(stage, node, at_s)
+    return True
+
+
+def power_blip(stage: Stage, at_s: float) -> bool:
+    """Back before it is missed, while it is being cut off, or just after."""
+    draw = stage.weave.draw
+    found = _free_node(stage, at_s, draw.between(0.5, 32))
+    if found is None:
+        return False
+    node, span = found
+    stage.weave.say(span.begin_s, f"power {node} off")
+    _power_back(stage, node, span.end_s)
+    _beside(stage, node, at_s)
+    return True
+
+
+def cut_off(stage: Stage, at_s: float) -> bool:
+    """Its network is gone; its guests run on until its BMC cuts the power."""
+    draw = stage.weave.draw
+    found = _free_node(stage, at_s, draw.scale(19, 240) + 30)
+    if found is None:
+        return False
+    node, span = found
+    way = draw.one(("", "", "", " in", " out", " from broker", " from broker in"))
+    stage.weave.say(span.begin_s, f"network {node} off{way}")
+    stage.weave.say(span.end_s - 30, f"network {node} on{way}")
+    _power_back(stage, node, span.end_s)
+    _beside(stage, node, at_s)
+    return True
+
+
+def flapping(stage: Stage, at_s: float) -> bool:
+    """Its network comes and goes."""
+    draw = stage.weave.draw
+    period_s, times = draw.scale(2, 60), draw.whole(2, 5)
+    found = _free_node(stage, at_s, 2 * period_s * times + 30)
+    if found is None:
+        return False
+    node, span = found
+    for index in range(times):
+        begin_s = span.begin_s + 2 * period_s * index
+        stage.weave.say(begin_s, f"network {node} off")
+        stage.weave.say(begin_s + period_s, f"network {node} on")
+    _power_back(stage, node, span.end_s)
+    return True
+
+
+def silent_daemon(stage: Stage, at_s: float) -> bool:
+    """Its daemon is stopped or hangs for too long, while its guests are well."""
+    draw = stage.weave.draw
+    found = _free_node(stage, at_s, draw.scale(20, 150) + 30)
+    if found is None:
+        return False
+    node, span = found
+    begins, ends = draw.one((("hang", "resume"), ("stop", "start")))
+    stage.weave.say(span.begin_s, f"{begins} compute@{node}")
+    stage.weave.say(span.end_s - 30, f"{ends} compute@{node}")
+    _power_back(stage, node, span.end_s)
+    _beside(stage, node, at_s)
+    return True
+
+
+def orderly(stage: Stage, at_s: float) -> bool:
+    draw = stage.weave.draw
+    found = _free_node(stage, at_s, draw.scale(70, 240))
+    if found is None:
+        return False
+    node, span = found
+    stage.weave.say(span.begin_s, f"{draw.one(('shutdown', 'reboot'))} {node}")
+    _power_back(stage, node, span.end_s)
+    _beside(stage, node, at_s)
+    return True
+
+
+def operator_fences(stage: Stage, at_s: float) -> bool:
+    draw = stage.weave.draw
+    found = _free_node(stage, at_s, draw.scale(45, 150))
+    if found is None:
+        return False
+    node, span = found
+    command = f"evac? node fence {node} --reason smoke --no-wait"
+    stage.weave.say(span.begin_s, command)
+    _power_back(stage, node, span.end_s)
+    _beside(stage, node, at_s - FENCED_S / 2)
+    return True
+
+
+def vouched_for(stage: Stage, at_s: float) -> bool:
+    """Off, and its BMC cannot say so: the operator goes there, looks, and confirms it."""
+    weave, draw = stage.weave, stage.weave.draw
+    found = _free_node(stage, at_s, draw.between(150, 400))
+    if found is None:
+        return False
+    node, span = found
+    if node not in stage.without_bmc and weave.take(f"bmc of {node}", span):
+        weave.say(span.begin_s, f"bmc {node} {draw.one(('off', 'wrong'))}")
+        weave.say(span.end_s, f"bmc {node} on")
+    weave.say(span.begin_s, f"power {node} off")
+    for at in (draw.between(30, 80), draw.between(90, 140)):
+        weave.say(
+            span.begin_s + at,
+            f"evac? node confirm-down {node} --confirm {node} --reason unplugged --no-wait",
+        )
+    _power_back(stage, node, span.end_s)
+    _beside(stage, node, at_s)
+    return True
+
+
+def old_disk(stage: Stage, at_s: float) -> bool:
+    """Its disk is put back from an image: its daemon has forgotten what it did since."""
+    weave, draw = stage.weave, stage.weave.draw
+    saved_s = draw.scale(5, 400)
+    found = _free_node(stage, at_s + saved_s, draw.scale(15, 240))
+    if found is None:
+        return False
+    node, span = found
+    weave.say(at_s, f"disk {node} save")
+    weave.say(span.begin_s, f"power {node} off")
+    weave.say(span.begin_s + 5, f"disk {node} restore")
+    _power_back(stage, node, span.end_s)
+    _beside(stage, node, span.begin_s)
+    return True
+
+
+def clone(stage: Stage, at_s: float) -> bool:
+    """It boots with another node's identity and credentials, and later as itself again."""
+    weave, draw = stage.weave, stage.weave.draw
+    found = _free_node(stage, at_s, draw.between(150, 300))
+    if found is None:
+        return False
+    node, span = found
+    other = draw.one([name for name in stage.cast.nodes if name != node])
+    second_s = span.end_s - draw.between(30, 60)
+    weave.say(span.begin_s, f"identity {node} of {other}")
+    weave.say(span.begin_s + 1, f"power {node} off")
+    weave.say(span.begin_s + draw.between(5, 60), f"power {node} on")
+    weave.say(second_s, f"identity {node} own")
+    weave.say(second_s + 1, f"power {node} off")
+    _power_back(stage, node, span.end_s)
+    return True
+
+
+def rack(stage: Stage, at_s: float) -> bool:
+    """More nodes at once than the blast radius allows; the operator looks, then releases."""
+    weave, draw = stage.weave, stage.weave.draw
+    span = weave.span(at_s, draw.between(150, 400))
+    if span is None or weave.down(span) > 0:
+        return False
+    power = draw.chance(0.5)
+    for node in draw.some(stage.cast.nodes, draw.whole(2, RACK_MAX)):
+        things = [f"{thing} of {node}" for thing in ("power", "way", "daemon")]
+        if not all(weave.free(thing, span) for thing in things):
+            continue
+        for thing in things:
+            weave.book(thing, span)
+        weave.goes_down(span)
+        at = span.begin_s + draw.between(0, 5)
+        weave.say(at, f"power {node} off" if power else f"network {node} off")
+        if not power:
+            weave.say(span.end_s - draw.between(20, 30), f"network {node} on")
+        _power_back(stage, node, span.end_s - draw.between(0, 10))
+    release(stage, span.begin_s + draw.between(50, 110))
+    release(stage, span.end_s + 40)
+    return True
+
+
+def release(stage: Stage, at_s: float) -> None:
+    """The operator has looked: what is silent is really gone, go on."""
+    if at_s < stage.weave.until_s:
+        stage.weave.say(at_s, "evac? cluster storm release --reason looked --no-wait")
+
+
+def backup_restored(stage: Stage, at_s: float) -> bool:
+    """The database goes back in time."""
+    weave, draw = stage.weave, stage.weave.draw
+    span = weave.span(at_s, draw.scale(5, 400))
+    if span is None or not weave.take("backup", Span(begin_s=at_s, end_s=span.end_s + 300)):
+        return False
+    if not weave.take("database", Span(begin_s=span.end_s - 2, end_s=span.end_s + 2)):
+        return False
+    weave.say(span.begin_s, "database save")
+    weave.say(span.end_s, "database restore")
+    return True
+
+
+DEATHS: Final[tuple[tuple[Story, float], ...]] = (
+    (power_cut, 6.0),
+    (power_blip, 2.0),
+    (cut_off, 4.0),
+    (flapping, 0.7),
+    (silent_daemon, 1.0),
+    (operator_fences, 1.0),
+    (vouched_for, 0.7),
+    (old_disk, 0.5),
+    (clone, 0.4),
+    (rack, 0.5),
+    (backup_restored, 0.4),
+)
+
+BESIDE: Final[tuple[Spell, ...]] = tuple(
+    spell
+    for spell in SPELLS
+    if spell.family in {Family.CONTROL, Family.BUS, Family.BMC, Family.NODE, Family.CLOCK}
+    or (spell.family is Family.GUEST and "start" in spell.begins)
+)
+QUIET: Final[tuple[Spell, ...]] = tuple(
+    spell for spell in BESIDE if spell.on not in {On.MONITOR, On.CLUSTER}
+)  # none of them holds fencing off
