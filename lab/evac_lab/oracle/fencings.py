@@ -9,6 +9,7 @@ from evac_lab.oracle.rows import Changes, NodeRow
 from evac_lab.oracle.scene import Scene
 
 MONITOR: Final = "evac-monitor"  # in audit rows: nobody's wish
+_AWAY: Final = frozenset({"suspect", "fencing", "blocked", "fenced"})
 _SLACK_S: Final = 5.0  # a window that ends just now, by a clock that may be a little off
 
 
@@ -18,7 +19,6 @@ class Fencing:
     began_s: float
     automatic: bool
     counts: bool  # towards the blast radius: it had power, or nobody had read that it had none
-    released: bool = False  # a storm was released since
     proven_s: float | None = None  # by its power
     open: bool = True
 
@@ -28,6 +28,7 @@ class Fencings:
         self._scene = scene
         self._last: dict[str, Fencing] = {}  # by node
         self._released_at: str | None = None
+        self._given_up: set[str] = set()  # nodes that were away when an operator released a storm
 
     def committed(self, changes: Changes) -> None:
         if changes.wholesale:
@@ -36,14 +37,14 @@ class Fencings:
         for proof in changes.proofs:
             if proof.kind == "power" and (fencing := self._last.get(proof.node_id)):
                 fencing.proven_s = changes.at_s
-        for before, node in changes.nodes:
-            if node is not None and (before is None or before.state != node.state):
-                self._moved(node, changes)
         flags = self._scene.picture.flags
         if flags is not None and flags.storm_released_at != self._released_at:
             self._released_at = flags.storm_released_at
-            for fencing in self._last.values():
-                fencing.released = True
+            nodes = self._scene.picture.nodes.values()
+            self._given_up = {node.node_id for node in nodes if node.state in _AWAY}
+        for before, node in changes.nodes:
+            if node is not None and (before is None or before.state != node.state):
+                self._moved(node, changes)
 
     def _restart(self, changes: Changes) -> None:
         """The database went back in time: a decision that it forgot was never made."""
@@ -54,6 +55,8 @@ class Fencings:
         self._released_at = flags.storm_released_at if flags else None
 
     def _moved(self, node: NodeRow, changes: Changes) -> None:
+        if node.state not in _AWAY:
+            self._given_up.discard(node.node_id)
         if node.state == "fencing":
             self._began(node, changes)
             return
@@ -110,7 +113,7 @@ class Fencings:
             for each in self._last.values()
             if each.automatic
             and each.counts
-            and not each.released
+            and each.node_id not in self._given_up
             and (self._still_down(each) or (each.proven_s or float("-inf")) > since_s)
         ]
         registered = sum(node.state != "new" for node in scene.picture.nodes.values())

@@ -495,12 +495,35 @@ def test_s8_one_that_is_blocked_counts_however_long(cluster: History) -> None:
     assert cluster.broken == ["S8"]
 
 
-def test_s8_what_a_released_storm_cut_off_does_not_count(cluster: History) -> None:
-    _cut_off(cluster, "n3")
-    cluster.flags(storm_released_at="2026-01-01 00:10:00")
+def _release_storm(cluster: History) -> None:
+    cluster.flags(storm_released_at=f"2026-01-01 00:10:{cluster.at:02.0f}")
     cluster.commit()
+
+
+def test_s8_who_was_away_when_a_storm_was_released_does_not_count(cluster: History) -> None:
+    _cut_off(cluster, "n3")
+    cluster.end("a", "n1")
+    for node in ("n1", "n4"):
+        cluster.state(node, "suspect")
+    cluster.commit()
+    _release_storm(cluster)
     _cut_off(cluster, "n4")
+    _cut_off(cluster, "n1")
     assert cluster.broken == []
+
+
+def test_s8_who_was_back_before_counts_again(cluster: History) -> None:
+    for node in ("n3", "n4"):
+        cluster.state(node, "suspect")
+    cluster.commit()
+    _release_storm(cluster)
+    for node in ("n3", "n4"):
+        cluster.state(node, "up")
+    cluster.commit()
+    _cut_off(cluster, "n3")
+    assert cluster.broken == []
+    _cut_off(cluster, "n4")
+    assert cluster.broken == ["S8"]
 
 
 def test_s8_an_operators_word_is_no_automatic_fencing(cluster: History) -> None:
