@@ -40,6 +40,7 @@ def _instance(what: str) -> Callable[[Body], tuple[str, str]]:
 
 # In the order of cause and effect, which is their order within one moment.
 _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] = {
+    "node.rebooted": ("monitor", _node("came back with a higher incarnation")),
     "node.up": ("monitor", _node("up")),
     "node.suspect": ("monitor", _node("suspect")),
     "node.fencing": ("monitor", _node("suspect → fencing")),
@@ -53,7 +54,6 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
     "node.blocked": ("monitor", _node("blocked: a person must decide")),
     "node.refused": ("monitor", _node("registration refused")),
     "node.fenced_alive": ("monitor", _node("was proven dead and is alive")),
-    "node.rebooted": ("monitor", _node("came back with a higher incarnation")),
     "node.down": (
         "monitor",
         lambda body: (
@@ -68,7 +68,7 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
     "cluster.storm_released": ("monitor", lambda body: ("storm released", str(body["why"]))),
     "cluster.disarmed": (
         "monitor",
-        lambda body: (f"disarmed until {body['until']}", str(body["why"])),
+        lambda body: ("disarmed: nothing is fenced automatically", str(body["why"])),
     ),
     "cluster.armed": ("monitor", lambda body: ("armed", str(body["why"]))),
     "evacuation.opened": (

@@ -27,7 +27,11 @@ def print_outcome(console: Console, outcome: Outcome) -> None:
         )
     for problem in dict.fromkeys([*outcome.judgement.violations, *outcome.failed]):
         console.print(
-            f"NOT AS EXPECTED: {problem}", style="bold red", highlight=False, markup=False
+            f"NOT AS EXPECTED: {problem}",
+            style="bold red",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
     console.print(
         f"{len(outcome.came_back)} came back, {len(outcome.judgement.ran_twice)} ran twice, "

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import httpx2
@@ -20,6 +21,7 @@ from evac_common.errors import EvacError
 from evac_lab.scenario.timeline import (
     Action,
     ClockJump,
+    ClockRate,
     Database,
     DatabaseState,
     controller_of,
@@ -57,6 +59,46 @@ async def call(api: httpx2.AsyncClient, method: str, path: str, body: Any = None
     return answer.json() if answer.content else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A time in which a wall clock ran evenly: it showed t + ahead_s + rate (t - from_s)."""
+
+    from_s: float
+    ahead_s: float
+    rate: float
+
+
+class Wall:
+    """What a wall clock showed at each moment of the time line, as far as a scenario touched it."""
+
+    def __init__(self) -> None:
+        self._stretches = [Stretch(from_s=-math.inf, ahead_s=0.0, rate=0.0)]
+
+    def jump(self, at_s: float, seconds: float) -> None:
+        self._turn(at_s, self._ahead_s(at_s) + seconds, self._stretches[-1].rate)
+
+    def run(self, at_s: float, rate: float) -> None:
+        self._turn(at_s, self._ahead_s(at_s), rate)
+
+    def moments(self, shown_s: float, now_s: float) -> list[float]:
+        """When it showed that, up to now: a clock that went back shows some times twice."""
+        ends = [stretch.from_s for stretch in self._stretches[1:]] + [now_s + IN_FUTURE_S]
+        found = []
+        for stretch, end_s in zip(self._stretches, ends, strict=True):
+            start_s = 0.0 if stretch.rate == 0.0 else stretch.from_s
+            moment_s = (shown_s - stretch.ahead_s + stretch.rate * start_s) / (1 + stretch.rate)
+            if stretch.from_s <= moment_s <= end_s:
+                found.append(moment_s)
+        return found
+
+    def _ahead_s(self, at_s: float) -> float:
+        last = self._stretches[-1]
+        return last.ahead_s + (last.rate * (at_s - last.from_s) if last.rate else 0.0)
+
+    def _turn(self, at_s: float, ahead_s: float, rate: float) -> None:
+        self._stretches.append(Stretch(from_s=at_s, ahead_s=ahead_s, rate=rate))
+
+
 @dataclass(slots=True, kw_only=True)
 class EventWatch:
     """Reads events in order; `tell(event, at_s)` gets each of them once."""
@@ -67,7 +109,7 @@ class EventWatch:
     zero: datetime = field(default_factory=lambda: datetime.fromtimestamp(0, UTC))
     _last: int = 0
     _saved: int = 0
-    _offsets_s: dict[str, list[float]] = field(default_factory=dict)  # service → clock settings
+    _walls: dict[str, Wall] = field(default_factory=dict)  # process → its wall clock, if touched
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def skip(self) -> None:
@@ -87,9 +129,11 @@ class EventWatch:
         """Tell what came before, and prepare for what will be done to clocks and database."""
         match action:
             case ClockJump(target=target, seconds=seconds):
-                if (known := controller_of(target)) is not None:
-                    offsets = self._offsets_s.setdefault(known[0], [0.0])
-                    offsets += [offset + seconds for offset in offsets]
+                await self._glance(GLANCE_S)
+                self._wall(target).jump(self.at_s(), seconds)
+            case ClockRate(target=target, percent=percent):
+                await self._glance(GLANCE_S)
+                self._wall(target).run(self.at_s(), percent / 100)
             case Database(state=DatabaseState.SAVE):
                 await self._glance(LAST_LOOK_S)
                 self._saved = self._last
@@ -110,17 +154,20 @@ class EventWatch:
         found: list[dict[str, Any]] = answer["items"]
         return found
 
+    def _wall(self, target: str) -> Wall:
+        return self._walls.setdefault(target, Wall())
+
     def _moment_s(self, event: Event) -> float:
         """When it happened, in seconds of the time line.
 
-        Of the clocks that its service may have shown then, the one that gives the latest moment
-        which is not in the future.
+        Of the moments at which its service's clocks showed that time, the latest one.
         """
-        said = datetime.fromisoformat(event["time"]) - self.zero
+        said_s = (datetime.fromisoformat(event["time"]) - self.zero).total_seconds()
         now_s = self.at_s()
         moments = [
-            (said - timedelta(seconds=offset)).total_seconds()
-            for offset in self._offsets_s.get(event["service"], [0.0])
+            moment
+            for target, wall in self._walls.items()
+            if (known := controller_of(target)) is not None and known[0] == event["service"]
+            for moment in wall.moments(said_s, now_s)
         ]
-        past = [moment for moment in moments if moment <= now_s + IN_FUTURE_S]
-        return max(past) if past else now_s
+        return max(moments, default=said_s)

@@ -198,13 +198,12 @@ def _failures(expectation: Expectation, found: Found) -> Sequence[str]:
             count = _how_often(found.events, event, of)
             if (count > 0) if times is None else (count == times):
                 return []
-            wanted = "at least once" if times is None else f"{times} times"
-            return [f"event {_named(event, of)} should come {wanted}; it came {count} times"]
+            wanted = "at least once" if times is None else _often(times)
+            return [f"event {_named(event, of)} should come {wanted}; it came {_often(count)}"]
         case NoEvent(event=event, of=of):
             count = _how_often(found.events, event, of)
-            return [f"event {_named(event, of)} should not come; it came {count} times"] * (
-                count > 0
-            )
+            sentence = f"event {_named(event, of)} should not come; it came {_often(count)}"
+            return [sentence] if count else []
         case Evacuations(times=times):
             count = _how_often(found.events, "evacuation.opened", None)
             return [] if count == times else [f"{times} evacuations should open; {count} did"]
@@ -236,10 +235,14 @@ def _of_an_instance(
             lives = found.lives.get(name, 0)
             if lives != 1 or len(where) != 1:
                 return (
-                    f"instance {name} should not be restarted; it was started {lives} times and "
+                    f"instance {name} should not be restarted; it was started {_often(lives)} and "
                     f"runs on {where or 'none'}"
                 )
     return ""
+
+
+def _often(count: int) -> str:
+    return {0: "never", 1: "once"}.get(count, f"{count} times")
 
 
 def _named(event: str, of: str | None) -> str:

@@ -233,7 +233,7 @@ class ClockJump:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockRate:
-    """The monotonic clock runs fast (or slow, when negative)."""
+    """Its clocks run fast (or slow, when negative); the wall clock drifts with the other one."""
 
     target: str
     percent: float  # 0: well again

@@ -512,8 +512,8 @@ FORMS: Final[tuple[Form, ...]] = (
     Form(
         form="clock TARGET rate PERCENT",
         example="at 10 clock n1 rate 1",
-        meaning="The monotonic clock of a node or service runs so much fast (slow when negative, "
-        "well again with 0): all it waits for comes too early.",
+        meaning="The clocks of a node or service run so much fast (slow when negative, well again "
+        "with 0): all that it waits for comes too early.",
     ),
     Form(
         form="evac ARGS...",
