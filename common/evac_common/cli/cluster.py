@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -22,21 +23,30 @@ async def status(json: Json = False) -> None:
     if json:
         out().json(found)
         return
-    armed = "armed"
-    if not found["armed"]:
-        armed = f"disarmed until {clock(found['disarmed_until'])}: {found['disarmed_reason']}"
     out().fields(
         {
-            "fencing": armed,
-            "storm": f"since {clock(found['storm_since'])}: {found['storm_reason']}"
-            if found["storm"]
-            else "no",
+            "fencing": _fencing(found),
             "nodes": found["nodes"],
             "instances": found["instances"],
             "evacuations open": found["evacuations_open"],
             "operations pending": found["operations_pending"],
         }
     )
+
+
+def _fencing(found: Mapping[str, Any]) -> str:
+    """What becomes of a node that dies now, and what would change that."""
+    if found["recovering"]:
+        return "off: recovering, until every node has been heard since the database went back"
+    if not found["armed"]:
+        until = clock(found["disarmed_until"])
+        return (
+            f"off: disarmed until {until}: {found['disarmed_reason']}; `evac cluster arm` ends it"
+        )
+    if found["storm"]:
+        since = clock(found["storm_since"])
+        return f"off: storm since {since}: {found['storm_reason']}; see `evac cluster storm show`"
+    return "on: a node that dies is cut off, and its instances start elsewhere"
 
 
 async def _wish(
@@ -54,7 +64,7 @@ async def disarm(
     no_wait: NoWait = False,
     timeout: Timeout = "1min",
 ) -> None:
-    """No automatic fencing for a while."""
+    """No automatic fencing for a while. It arms itself again; until then it is said again."""
     body: dict[str, object] = {"reason": reason, "for_s": units.seconds(time)}
     await _wish("/v1/cluster/disarm", body, wait=not no_wait, timeout=timeout, json=json)
 
@@ -73,27 +83,43 @@ async def arm(
 
 @storm.command("show")
 async def show_storm(json: Json = False) -> None:
-    """Is there a storm, and which nodes are silent?"""
+    """Is there a storm, which nodes are silent, and what would a release do?"""
     found = await api().get("/v1/cluster/storm")
     if json:
         out().json(found)
         return
     now = out().now
-    out().fields(
-        {
-            "storm": "yes" if found["storm"] else "no",
-            "since": ago(found["since"], now),
-            "reason": found["reason"],
-            "silent nodes": found["silent_nodes"],
-            "last released": ago(found["released_at"], now),
+    told = {"storm": "no"}
+    if found["storm"]:
+        told = {
+            "storm": f"yes, since {clock(found['since'])} ({ago(found['since'], now)})",
+            "why": found["reason"],
         }
-    )
+    if found["released_at"]:
+        told["last released"] = ago(found["released_at"], now)
+    out().fields({**told, "a release": found["release"]})
+    if found["nodes"]:
+        out().line("")
+        out().table(
+            ["SILENT NODE", "STATE", "SINCE", "LAST HEARD", "#INSTANCES", "ON RELEASE IT"],
+            [
+                (
+                    node["name"],
+                    node["state"],
+                    ago(node["since"], now),
+                    ago(node["heard_at"], now),
+                    node["instances"],
+                    node["on_release"],
+                )
+                for node in found["nodes"]
+            ],
+        )
 
 
 @storm.command("release")
 async def release_storm(
     reason: Reason, json: Json = False, no_wait: NoWait = False, timeout: Timeout = "1min"
 ) -> None:
-    """You have looked: go on fencing, one node after the other."""
+    """You have looked at `storm show`: go on fencing, one node after the other."""
     body: dict[str, object] = {"reason": reason}
     await _wish("/v1/cluster/storm/release", body, wait=not no_wait, timeout=timeout, json=json)

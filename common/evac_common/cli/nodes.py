@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from evac_common.cli import follow, units
 from evac_common.cli.failures import WrongUse
@@ -164,6 +165,7 @@ async def show(name: Name, json: Json = False) -> None:
             "why": node["reason"],
             "since": ago(node["since"], now),
             "last heartbeat": ago(node["heard_at"], now),
+            "isolated": node["isolated"],
             "incarnation": node["incarnation"],
             "instances": node["instances"],
             "vcpus": f"{node['vcpus_used']} of {node['vcpus']}",
@@ -176,6 +178,8 @@ async def show(name: Name, json: Json = False) -> None:
             "daemon": node["daemon_version"],
         }
     )
+    for trouble in node["troubles"]:
+        out().line(escape(f"trouble {trouble['reason']}: {trouble['why'] or '-'}"))
     for gate in node["gates"]:
         out().line(f"gate {gate['gate']}: {'open' if gate['open'] else 'SHUT'}: {gate['why']}")
 

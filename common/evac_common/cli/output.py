@@ -17,6 +17,7 @@ _STYLES = {
     "succeeded": "green",
     "suspect": "yellow",
     "joining": "yellow",
+    "degraded": "yellow",
     "pending": "yellow",
     "unknown": "yellow",
     "fencing": "red",

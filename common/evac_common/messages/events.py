@@ -12,7 +12,7 @@ from pydantic import Field
 
 from evac_common.messages.registry import Family, Message
 from evac_common.model.identity import Id
-from evac_common.model.states import NodeState, ProofKind, RunStrategy
+from evac_common.model.states import NodeState, ProofKind, RunStrategy, Trouble
 
 
 class Event(Message, family=Family.EVENT):
@@ -63,6 +63,34 @@ class NodeSuspect(OfNode, name="node.suspect"):
     """A node fell silent. Nothing was touched."""
 
     silent_s: float = Field(description="Silence by this monitor's clock, seconds.")
+
+
+class NodeDegraded(OfNode, name="node.degraded"):
+    """A node is alive and in trouble: it receives no instance, and is not fenced for it.
+
+    Said again when its reasons change.
+    """
+
+    incarnation: int
+    troubles: list[Trouble] = Field(max_length=8)
+    alarm: Literal[True] = True
+
+
+class NodeRecovered(OfNode, name="node.recovered"):
+    """Nothing is wrong any more with a node that was degraded."""
+
+    incarnation: int
+    troubles: list[Trouble] = Field(max_length=8, description="What was wrong with it.")
+
+
+class NodeIsolated(OfNode, name="node.isolated"):
+    """A node is silent, and a second channel shows it alive: its network is cut, or its daemon."""
+
+    incarnation: int
+    on_isolated: Literal["wait", "fence"] = Field(
+        description="What the monitor is set to do with it."
+    )
+    alarm: Literal[True] = True
 
 
 class NodeFencing(OfNode, name="node.fencing"):
@@ -285,8 +313,15 @@ class Disarmed(OfCluster, name="cluster.disarmed"):
     until: str = Field(description="RFC 3339, UTC.")
 
 
+class StillDisarmed(OfCluster, name="cluster.still_disarmed"):
+    """Automatic fencing is still switched off; said again and again until it is not."""
+
+    until: str = Field(description="RFC 3339, UTC.")
+    left_s: float = Field(ge=0, description="Until it arms itself again, seconds.")
+
+
 class Armed(OfCluster, name="cluster.armed"):
-    """Automatic fencing is on again."""
+    """Automatic fencing is on again: an operator's wish, or the time limit ended."""
 
 
 class NodeStateChanged(OfNode, name="node.state"):

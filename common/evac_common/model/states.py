@@ -10,12 +10,28 @@ class NodeState(StrEnum):
     NEW = "new"  # enrolled, never registered
     JOINING = "joining"  # registered; its session is not applied yet: no placement
     UP = "up"  # session applied, heartbeats arrive: the only state that receives instances
+    DEGRADED = (
+        "degraded"  # alive and in trouble (`Trouble`): no placement, else as up, never fenced
+    )
     SUSPECT = "suspect"  # silent for suspect_after_s: no placement, nothing else changes
     FENCING = (
         "fencing"  # durable decision to cut it off: never back to up without a new incarnation
     )
     BLOCKED = "blocked"  # every automatic method failed: a person must decide
     FENCED = "fenced"  # its incarnation is proven dead: it runs nothing
+
+
+class Trouble(StrEnum):
+    """Why a node that is surely alive is degraded. None of them is a reason to fence it."""
+
+    NOT_EXECUTING = "not_executing"  # its heartbeats arrive, its commands stay unanswered
+    STORAGE = "storage"  # its own word: it does not reach the storage of a pool
+    LIBVIRT = "libvirt"  # its own word: its hypervisor has not answered for long
+    DAEMON_SILENT = "daemon_silent"  # no heartbeat, and a second channel shows the host alive
+
+
+#: What a node says of itself, in its heartbeats.
+TOLD_TROUBLES: Final = (Trouble.STORAGE, Trouble.LIBVIRT)
 
 
 class ProofKind(StrEnum):

@@ -24,6 +24,7 @@ from evac_compute.ports import (
     HypervisorBack,
     HypervisorEvent,
     HypervisorLost,
+    HypervisorUnreachable,
 )
 from evac_compute.sessions import Sessions
 from evac_compute.state import Node, by_instance
@@ -88,9 +89,12 @@ class Heart:
     A beat on a dead connection looks sent for a while, so every new connection counts as a silence.
     """
 
-    def __init__(self, node: Node, bus: Bus, *, reregister_after_s: float) -> None:
+    def __init__(
+        self, node: Node, bus: Bus, *, reregister_after_s: float, hypervisor_away_s: float
+    ) -> None:
         self._node, self._bus = node, bus
         self._reregister_after_s = reregister_after_s
+        self._hypervisor_away_s = hypervisor_away_s
         self._sequence = 0
         self._last_s: float | None = None
         self._connected_since_s: float | None = None
@@ -104,6 +108,7 @@ class Heart:
             incarnation=node.recorded.incarnation,
             term=node.term,
             sequence=self._sequence,
+            troubles=node.troubles(away_s=self._hypervisor_away_s),
         )
         try:
             await self._bus.publish(node.outgoing(message))
@@ -172,6 +177,7 @@ class Look:
         try:
             mark = self._lanes.mark()
             domains = by_instance(await self._hypervisor.domains())
+            node.hypervisor_answered()
             for instance_id in recovery.differences(node.recorded, domains, ()):
                 if self._lanes.quiet_since(instance_id, mark):
                     self.reconcile(instance_id)
@@ -179,6 +185,8 @@ class Look:
                 await self._bus.publish(node.outgoing(self._inventory(domains, mark)))
             self._sessions.rejoin_if_empty(len(domains), mark)
         except (Retryable, Unroutable) as error:
+            if isinstance(error, HypervisorUnreachable):
+                node.hypervisor_failed(str(error))
             self._once.failed(error)
         else:
             self._once.worked()

@@ -68,7 +68,12 @@ class Daemon:
         )
         self.commands = commands(self.node, self.carry_out)
         self.registration = Registration(self.node, hypervisor, bus)
-        self.heart = Heart(self.node, bus, reregister_after_s=settings.reregister_after_s)
+        self.heart = Heart(
+            self.node,
+            bus,
+            reregister_after_s=settings.reregister_after_s,
+            hypervisor_away_s=settings.hypervisor_away_s,
+        )
         self.reports = Reports(self.node, bus)
         self.look = Look(self.node, hypervisor, bus, self.lanes, self.actions, self.sessions)
         self.events: asyncio.Queue[HypervisorEvent] = asyncio.Queue()

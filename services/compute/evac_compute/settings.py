@@ -106,6 +106,13 @@ class Settings(ServiceSettings):
         le=60,
         description="Pause before a stop of unknown outcome is tried again.",
     )
+    hypervisor_away_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="A hypervisor that does not answer for this long is told in the heartbeats, "
+        "and the node becomes degraded.",
+    )
     hypervisor_reconnect_max_s: float = Field(default=10.0, gt=0, le=300)
 
     @model_validator(mode="after")

@@ -16,10 +16,11 @@ from evac_common.bus.inbox import outgoing
 from evac_common.bus.port import Outgoing
 from evac_common.messages.codec import Envelope
 from evac_common.messages.commands import Command
+from evac_common.messages.heartbeats import TROUBLE_CHARACTERS_MAX
 from evac_common.messages.registry import Message
 from evac_common.messages.reports import InSession as InSessionReport
 from evac_common.messages.reports import Report
-from evac_common.model.states import ExitReason
+from evac_common.model.states import ExitReason, Trouble
 from evac_common.service.clock import Clock
 from evac_common.service.periodic import Wake
 from evac_compute.core.checks import InSession, Known, Present
@@ -41,6 +42,9 @@ class Node:
         self.asks = True  # registers until a session is applied
         self.ends: dict[str, tuple[int, int, ExitReason]] = {}  # seen, not reported yet
         self.released: dict[str, int] = {}  # newest last, at most RELEASED_REPEATED_MAX
+        # Since when every look at the hypervisor failed, on our monotonic clock, and why; None: the
+        # last one succeeded.
+        self.hypervisor_away: tuple[float, str] | None = None
         self.wake_outbox = Wake()
         self.wake_look = Wake()
         self.wake_register = Wake()
@@ -59,6 +63,28 @@ class Node:
     def term(self) -> int:
         """Term of the session; 0: none."""
         return self.session.gen.term if self.session else 0
+
+    def hypervisor_failed(self, why: str) -> None:
+        """A look at the hypervisor failed; the first failure of a row counts."""
+        since_s = self.hypervisor_away[0] if self.hypervisor_away else self.clock.monotonic()
+        self.hypervisor_away = since_s, why
+
+    def hypervisor_answered(self) -> None:
+        self.hypervisor_away = None
+
+    def troubles(self, *, away_s: float) -> dict[str, str]:
+        """What is wrong with this node, for its heartbeats; `away_s`: how long is too long.
+
+        Nothing is said of storage: the hypervisor has no word for it yet.
+        """
+        if self.hypervisor_away is None:
+            return {}
+        since_s, why = self.hypervisor_away
+        lasts_s = self.clock.monotonic() - since_s
+        if lasts_s < away_s:
+            return {}
+        sentence = f"the hypervisor has not answered for {lasts_s:.0f} s: {why}"
+        return {Trouble.LIBVIRT.value: sentence[:TROUBLE_CHARACTERS_MAX]}
 
     def report(
         self, said: type[AnyReport], /, *, command: Command | None = None, **fields: Any

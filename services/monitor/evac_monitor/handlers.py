@@ -61,6 +61,7 @@ class Handlers:
             incarnation=beat.incarnation,
             term=beat.term,
             now_s=self._monitor.clock.monotonic(),
+            troubles=beat.troubles,
         )
         return Verdict.ACK
 

@@ -1,4 +1,9 @@
-"""What the monitor asks of the world: its records, its BMCs, its key. And the values that travel.
+"""What the monitor asks of the world: its records, its BMCs, its key, witnesses of a silent node.
+
+And the values that travel. `service.serve` takes `second_channel` and `peers`, None by default: not
+there. Doubles of the two are `adapters.witnesses_simulated.SimulatedSecondChannel(alive)` with
+`alive(node_id) -> bool | None`, and `SimulatedPeers(reaches)` with `reaches(peer_id, node_id) ->
+bool | None`; None: who is asked does not answer.
 
 Every changing method of `Records` is one transaction and a compare-and-set: it returns False (or
 None) when somebody else was first, and then nothing was changed. All may raise StoreUnavailable.
@@ -6,17 +11,18 @@ None) when somebody else was first, and then nothing was changed. All may raise 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 from evac_common.errors import EvacError
 from evac_common.messages.reports import Registered, SessionApplied
-from evac_common.model.states import NodeState, PowerKind
+from evac_common.model.states import NodeState, PowerKind, Trouble
 from evac_monitor.core import fencing, gate, wishes
 from evac_monitor.core.fencing import PowerState
 from evac_monitor.core.states import On
+from evac_monitor.core.trouble import NO_TROUBLES, Unanswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +40,9 @@ class NodeRow:
     heard_at: datetime | None = None
     session_command_id: str | None = None
     decision: tuple[dict[str, Any], ...] = ()
+    troubles: tuple[dict[str, str], ...] = ()  # {"reason": Trouble, "why"}
+    isolated: bool = False
+    found_off: bool = False
     dmi_uuid: str | None = None  # enrolled
     power: dict[str, Any] | None = field(default=None, repr=False)
     power_secret: bytes | None = field(default=None, repr=False)
@@ -48,7 +57,9 @@ class Flags:
     storm_released_at: datetime | None
     disarmed_until: datetime | None
     disarmed_reason: str
+    disarmed_said_at: datetime | None
     last_fencing_at: datetime | None
+    recovering: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +69,8 @@ class Snapshot:
     now: datetime
     flags: Flags
     nodes: Sequence[NodeRow]
-    powered_off: dict[
-        str, datetime
-    ]  # node id → newest automatic power proof within the blast window
+    # Node id → newest automatic power proof within the blast window, unless it was found off.
+    powered_off: dict[str, datetime]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +132,25 @@ class Records(Protocol):
         """Send a joining node its session again, unless that was done lately."""
 
     async def change(
-        self, node: NodeRow, on: On, why: str, *, silent_s: float, heard_at: datetime | None
+        self,
+        node: NodeRow,
+        on: On,
+        why: str,
+        *,
+        silent_s: float,
+        heard_at: datetime | None,
+        troubles: Mapping[Trouble, str] = NO_TROUBLES,
+        isolated: bool = False,
     ) -> bool:
-        """A change that needs nothing beside it: silent, heard."""
+        """A change that needs nothing beside it: silent, heard, troubled, recovered."""
+
+    async def mark_isolated(
+        self, node: NodeRow, isolated: bool, why: str, on_isolated: gate.OnIsolated
+    ) -> bool:
+        """Record whether a second channel shows a suspect node alive; its state stays."""
+
+    async def unanswered(self) -> Sequence[Unanswered]:
+        """Commands to nodes in their session that the scheduler still waits for, and sends."""
 
     async def hold(
         self, node: NodeRow, answers: Sequence[gate.Answer], newly_shut: Sequence[gate.Answer]
@@ -132,14 +158,24 @@ class Records(Protocol):
         """Record why a silent node is not cut off."""
 
     async def note_heard(self, heard_at: dict[str, datetime]) -> None:
-        """For display: when each node was last heard."""
+        """When each node was last heard: for people, and for monitors that do not hear it."""
 
     async def declare_storm(self, why: str, nodes: Sequence[str]) -> bool: ...
 
     async def begin_fencing(
-        self, node: NodeRow, flags: Flags, answers: Sequence[gate.Answer], why: str
+        self,
+        node: NodeRow,
+        flags: Flags,
+        answers: Sequence[gate.Answer],
+        why: str,
+        *,
+        found_off: bool = False,
     ) -> bool:
-        """The durable decision, by this monitor."""
+        """The durable decision, by this monitor.
+
+        Not when anybody has noted hearing the node since `node` was read. `found_off`: its power
+        read Off before, so this fencing counts in no blast radius.
+        """
 
     async def begin_fencing_for(self, node: NodeRow, wish: NodeWish) -> bool:
         """The durable decision, by an operator."""
@@ -167,6 +203,9 @@ class Records(Protocol):
     async def answer(self, wish: NodeWish, decision: wishes.Succeed | wishes.Refuse) -> bool: ...
 
     async def confirm_down(self, node: NodeRow, wish: NodeWish) -> bool: ...
+
+    async def remind_disarmed(self, *, every_s: float) -> str:
+        """Say again that fencing is disarmed, or arm it when the time is over. What was said."""
 
     async def carry_out(self, wish: ClusterWish) -> bool:
         """Disarm, arm or release a storm, and answer."""
@@ -212,6 +251,30 @@ class PowerDriver(Protocol):
 
     async def identity(self, target: PowerTarget) -> str | None:
         """The UUID the BMC knows its system by, or None when it does not tell."""
+
+
+class WitnessError(EvacError):
+    """A witness of a silent node could not be asked, or cannot tell."""
+
+    code: ClassVar[str] = "witness.failed"
+    expected: ClassVar[bool] = True
+
+
+class SecondChannel(Protocol):
+    """Another way than the broker by which a host shows that it is alive (shared storage, say)."""
+
+    async def alive(self, node_id: str) -> bool:
+        """Whether the host shows itself there now. Bounded in time. Raises WitnessError."""
+
+
+class Peers(Protocol):
+    """Other nodes, which can be asked whether they reach a node."""
+
+    async def reaches(self, peer_id: str, node_id: str) -> bool:
+        """Whether that peer reaches the node now. Bounded in time.
+
+        Raises WitnessError when the peer does not answer.
+        """
 
 
 class Secrets(Protocol):

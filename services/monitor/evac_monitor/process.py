@@ -11,9 +11,20 @@ import structlog
 from evac_common.bus.port import Bus
 from evac_common.service.clock import Clock
 from evac_common.service.periodic import Wake
-from evac_monitor.core.watch import Vitals, Watch
-from evac_monitor.ports import Records
+from evac_monitor.core.suspicion import AllSilent
+from evac_monitor.core.trouble import Answers
+from evac_monitor.core.watch import Elsewhere, Vitals, Watch
+from evac_monitor.core.witnesses import Witnesses
+from evac_monitor.ports import NodeRow, Records
 from evac_monitor.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probing:
+    """A silent node that others should be asked about."""
+
+    node: NodeRow
+    power: bool  # also its BMC, whether it has power
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,18 +36,34 @@ class Monitor:
     bus: Bus
     records: Records
     watch: Watch
+    elsewhere: Elsewhere
     vitals: Vitals = field(default_factory=Vitals)
     sweep_wake: Wake = field(default_factory=Wake)
     fence_wake: Wake = field(default_factory=Wake)
     prepared: bool = False  # the flags were read once; until then nothing can be judged
     doomed: bool = True  # some node is in fencing or blocked, as far as the last tick saw
     told_ready: bool = False
+    answers: Answers = field(default_factory=Answers)  # to the scheduler's commands
+    has_second_channel: bool = False
+    has_peers: bool = False
+    peers: dict[str, str] = field(default_factory=dict)  # id → name of nodes that may be asked
+    probing: dict[str, Probing] = field(default_factory=dict)  # by node id, longest silent first
+    # node id → the incarnation that was asked about, and what was answered
+    witnesses: dict[str, tuple[int, Witnesses]] = field(default_factory=dict)
+    all_silent: AllSilent | None = None
+    many_dead_since_s: float | None = None  # more than the gate lets be fenced
     held: dict[tuple[str, datetime], set[str]] = field(default_factory=dict)
     log: Any = field(default_factory=lambda: structlog.get_logger().bind(service="monitor"))
 
     def discontinue(self, cause: str) -> None:
         self.watch.discontinue(cause, self.clock.monotonic())
+        self.answers.forget()
         self.log.warning("hold-off begins", why=cause, hold_off_s=self.settings.hold_off_s)
+
+    def witnesses_of(self, node: NodeRow) -> Witnesses:
+        """What was answered about this incarnation, however long ago."""
+        incarnation, found = self.witnesses.get(node.node_id, (0, Witnesses()))
+        return found if incarnation == node.incarnation else Witnesses()
 
     def not_ready(self) -> list[str]:
         """Reasons for `/readyz`."""

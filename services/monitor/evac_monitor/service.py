@@ -27,13 +27,15 @@ from evac_common.service.supervise import run_service, stop_on_signals
 from evac_common.store.engine import Store
 from evac_monitor.adapters.power_ipmi import IpmiPower
 from evac_monitor.adapters.store import StoreRecords
-from evac_monitor.core.watch import Watch
+from evac_monitor.core.watch import Elsewhere, Watch
 from evac_monitor.handlers import Handlers
+from evac_monitor.loops.bmcs import Bmcs
 from evac_monitor.loops.fencer import Fencer
+from evac_monitor.loops.prober import Prober
 from evac_monitor.loops.pulse import PROBE_S, probe, pulse
 from evac_monitor.loops.sweep import sweep
 from evac_monitor.loops.tick import tick
-from evac_monitor.ports import PowerDriver, Secrets
+from evac_monitor.ports import Peers, PowerDriver, SecondChannel, Secrets
 from evac_monitor.process import Monitor
 from evac_monitor.settings import Settings
 
@@ -55,8 +57,13 @@ async def serve(
     stop: asyncio.Event,
     power: Mapping[PowerKind, PowerDriver],
     secrets: Secrets,
+    second_channel: SecondChannel | None = None,
+    peers: Peers | None = None,
 ) -> None:
-    """Run until `stop` is set. Broker or database away: waits for them, and says so once."""
+    """Run until `stop` is set. Broker or database away: waits for them, and says so once.
+
+    Without `second_channel` and `peers` their gates are open, and say that there is none.
+    """
     # A life's own name: tries that an earlier life left behind must not look like ours.
     life = f"{settings.name or 'monitor'}/{clock.new_id()[:12]}"
     monitor = Monitor(
@@ -65,8 +72,13 @@ async def serve(
         bus=bus,
         records=StoreRecords(store, monitor=life),
         watch=Watch(since_s=clock.monotonic()),
+        elsewhere=Elsewhere(slack_s=settings.sweep_s + settings.heartbeat_interval_s),
+        has_second_channel=second_channel is not None,
+        has_peers=peers is not None,
     )
-    fencer = Fencer(monitor, power, secrets)
+    bmcs = Bmcs(power, secrets)
+    fencer = Fencer(monitor, bmcs)
+    prober = Prober(monitor, bmcs, second_channel=second_channel, peers=peers)
 
     def every(name: str, period_s: float, step: Step, wake: Wake | None = None) -> Work:
         return periodically(name, period_s, step, clock=clock, wake=wake)
@@ -79,6 +91,7 @@ async def serve(
         "probe": every("probe", PROBE_S, lambda: probe(monitor)),
         "tick": every("tick", settings.tick_s, lambda: tick(monitor)),
         "sweep": every("sweep", settings.sweep_s, lambda: sweep(monitor), monitor.sweep_wake),
+        "probe others": every("probe others", settings.tick_s, prober.step),
         "fencing": every("fencing", FENCE_PERIOD_S, fencer.step, monitor.fence_wake),
         "serve health": serve_health(settings.health_port, monitor.not_ready),
         "tell readiness": every("readiness", READY_S, lambda: _tell_ready(monitor)),
@@ -87,6 +100,7 @@ async def serve(
         await run_service("monitor", tasks, stop)
     finally:
         await fencer.close()
+        await prober.close()
 
 
 async def _receive(monitor: Monitor, *, heartbeats: str) -> None:

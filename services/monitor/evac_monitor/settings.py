@@ -14,6 +14,7 @@ from evac_common.errors import SettingsRefused
 from evac_common.service.secrets import KEY_NAME
 from evac_common.service.settings import ServiceSettings
 from evac_monitor.core import fencing, gate, suspicion
+from evac_monitor.core.gate import OnIsolated
 
 FAST: Final[Mapping[str, Any]] = {
     "heartbeat_interval_s": 0.5,
@@ -28,6 +29,10 @@ FAST: Final[Mapping[str, Any]] = {
     "service_start_s": 2.0,
     "resume_after_s": 15.0,
     "retry_blocked_s": 10.0,
+    "witness_every_s": 1.0,
+    "power_reading_every_s": 10.0,
+    "not_executing_after_s": 30.0,
+    "remind_disarmed_s": 10.0,
 }
 
 
@@ -90,6 +95,38 @@ class Settings(ServiceSettings):
     alarm_blocked_s: float = Field(
         default=300.0, gt=0, le=86400, description="How often a blocked node is alarmed again."
     )
+    on_isolated: OnIsolated = Field(
+        default=OnIsolated.WAIT,
+        description="A silent node that a second channel shows alive: `wait` leaves it running and "
+        "makes it degraded, `fence` treats it as any silent node.",
+    )
+    witness_every_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=600,
+        description="How often the second channel and peers are asked about a silent node.",
+    )
+    witness_limit_s: float = Field(
+        default=3.0, gt=0, le=60, description="Time limit of one such question."
+    )
+    power_reading_every_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="How often the BMC of an overdue node is asked whether it has power.",
+    )
+    not_executing_after_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86400,
+        description="A node that leaves commands unanswered for this long is degraded.",
+    )
+    remind_disarmed_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86400,
+        description="How often it is said that automatic fencing is still disarmed.",
+    )
     tick_s: float = Field(default=0.5, gt=0, le=5, description="How often silence is judged.")
     sweep_s: float = Field(default=5.0, gt=0, le=60, description="How often everything is re-read.")
     reconnect_cap_s: float = Field(
@@ -116,6 +153,8 @@ class Settings(ServiceSettings):
             ("heartbeat_interval_s", self.heartbeat_interval_s, "tick_s", self.tick_s),
             ("power_try_s", self.power_try_s, "2 power_read_gap_s", 2 * self.power_read_gap_s),
             ("resume_after_s", self.resume_after_s, "1.5 power_try_s", 1.5 * self.power_try_s),
+            # What one monitor hears must reach the others before they give the node up.
+            ("fence_after_s", self.fence_after_s, "2 sweep_s", 2 * self.sweep_s),
         )
         broken = [
             f"does not hold: {name} ({value:g}) >= {rule} ({least:g})"
@@ -148,7 +187,12 @@ class Settings(ServiceSettings):
     @property
     def suspicion(self) -> suspicion.Policy:
         return suspicion.Policy(
-            suspect_after_s=self.suspect_after_s, fence_after_s=self.fence_after_s
+            suspect_after_s=self.suspect_after_s,
+            fence_after_s=self.fence_after_s,
+            # Nodes beat at their own moments, so those that lose one broker are last heard within
+            # one interval of each other; half an interval more for jitter.
+            together_s=1.5 * self.heartbeat_interval_s,
+            wait_for_isolated=self.on_isolated is OnIsolated.WAIT,
         )
 
     @property
@@ -158,6 +202,7 @@ class Settings(ServiceSettings):
             blast_radius=self.blast_radius,
             fence_interval_s=self.fence_interval_s,
             fence_parallel=self.fence_parallel,
+            on_isolated=self.on_isolated,
         )
 
     @property

@@ -58,6 +58,9 @@ def test_the_decision_is_stored_with_every_gate(simulate: Simulate) -> None:
         assert [answer["gate"] for answer in row["decision"]] == [
             "own_health",
             "hold_off",
+            "recovering",
+            "second_channel",
+            "peers",
             "blast_radius",
             "rate",
             "disarmed",

@@ -19,8 +19,11 @@ CALM = gate.View(
 )
 
 
-def shut(view: gate.View) -> list[Gate]:
-    return [answer.gate for answer in gate.ask(view, POLICY) if not answer.open]
+NOBODY_ASKED = gate.Subject()
+
+
+def shut(view: gate.View, subject: gate.Subject = NOBODY_ASKED) -> list[Gate]:
+    return [answer.gate for answer in gate.ask(view, subject, POLICY) if not answer.open]
 
 
 def test_one_dead_node_of_three_may_be_fenced() -> None:
@@ -48,7 +51,7 @@ def test_one_dead_node_of_three_may_be_fenced() -> None:
 def test_each_gate_shuts_alone_and_says_why(
     change: dict[str, Any], expected: Gate, words: str
 ) -> None:
-    answers = gate.ask(replace(CALM, **change), POLICY)
+    answers = gate.ask(replace(CALM, **change), NOBODY_ASKED, POLICY)
 
     closed = [answer for answer in answers if not answer.open]
     assert [answer.gate for answer in closed] == [expected]
@@ -56,7 +59,7 @@ def test_each_gate_shuts_alone_and_says_why(
 
 
 def test_every_gate_always_answers() -> None:
-    answers = gate.ask(replace(CALM, storm=True, steady_s=0), POLICY)
+    answers = gate.ask(replace(CALM, storm=True, steady_s=0), NOBODY_ASKED, POLICY)
 
     assert [answer.gate for answer in answers] == list(gate.GATES)
     assert all(answer.why for answer in answers)
@@ -72,7 +75,7 @@ def test_the_blast_limit_is_a_third_and_at_least_one(nodes: int, limit: int) -> 
 
 
 def storm_of(view: gate.View) -> str:
-    return gate.storm_to_declare(view, gate.ask(view, POLICY), POLICY)
+    return gate.storm_to_declare(view, POLICY)
 
 
 def test_a_storm_is_declared_above_the_limit() -> None:

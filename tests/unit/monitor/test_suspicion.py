@@ -9,7 +9,7 @@ from evac_common.model.states import NodeState
 from evac_monitor.core import suspicion
 from evac_monitor.core.states import On
 
-POLICY = suspicion.Policy(suspect_after_s=8, fence_after_s=20)
+POLICY = suspicion.Policy(suspect_after_s=8, fence_after_s=20, together_s=3)
 
 
 def a_node(state: NodeState, *, heard_s: float | None = None, **fields: object) -> suspicion.Node:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import RowMapping, func, insert, select
+from sqlalchemy import RowMapping, Select, func, insert, or_, select
 
-from evac_api.adapters import work
-from evac_api.core import views
+from evac_api.adapters import reads, work
+from evac_api.core import storm, views
 from evac_api.ports import Answer, Caller
 from evac_common.messages import events
 from evac_common.model.states import EvacuationState, NodeState, OperationState
@@ -48,22 +48,18 @@ class StoredCluster:
             )
 
     async def storm(self) -> views.StormView:
-        spec, state = intent.node_spec, nodes.node_state
-        silent = [NodeState.SUSPECT, NodeState.FENCING, NodeState.BLOCKED]
         async with self._store.read() as tx:
             flags = await _flags(tx)
-            rows = await tx.rows(
-                select(spec.c.name)
-                .join(state, state.c.node_id == spec.c.id)
-                .where(state.c.state.in_([item.value for item in silent]))
-                .order_by(spec.c.name)
-            )
+            silent = [_silent_node(row) for row in await tx.rows(_silent())]
+        declared = bool(flags and flags["storm"])
         return views.StormView(
-            storm=bool(flags and flags["storm"]),
+            storm=declared,
             reason=flags["storm_reason"] if flags else "",
             since=flags["storm_since"] if flags else None,
             released_at=flags["storm_released_at"] if flags else None,
-            silent_nodes=[row["name"] for row in rows],
+            silent_nodes=[node.name for node in silent],
+            nodes=silent,
+            release=storm.release(silent, storm=declared),
         )
 
     async def wish(
@@ -103,6 +99,43 @@ class StoredCluster:
             return work.accepted(operation)
 
         return await work.once(self._store, caller, step)
+
+
+def _silent() -> Select[Any]:
+    """Nodes that are not heard, whatever is made of it, by name."""
+    spec, state, held = intent.node_spec, nodes.node_state, reads.holding()
+    count = select(func.count()).select_from(held).where(held.c.node_id == spec.c.id)
+    silent = [NodeState.SUSPECT, NodeState.FENCING, NodeState.BLOCKED]
+    return (
+        select(
+            spec.c.name,
+            spec.c.power,
+            state.c.state,
+            state.c.since,
+            state.c.heard_at,
+            state.c.reason,
+            state.c.isolated,
+            count.scalar_subquery().label("instances"),
+        )
+        .join(state, state.c.node_id == spec.c.id)
+        .where(or_(state.c.state.in_([item.value for item in silent]), state.c.isolated))
+        .order_by(spec.c.name)
+    )
+
+
+def _silent_node(row: RowMapping) -> views.SilentNodeView:
+    state = NodeState(row["state"])
+    return views.SilentNodeView(
+        name=row["name"],
+        state=state,
+        since=row["since"],
+        heard_at=row["heard_at"],
+        instances=row["instances"],
+        reason=row["reason"],
+        on_release=storm.fate(
+            state, has_power=row["power"] is not None, isolated=bool(row["isolated"])
+        ),
+    )
 
 
 async def _flags(tx: Transaction) -> RowMapping | None:

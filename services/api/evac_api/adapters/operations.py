@@ -235,7 +235,7 @@ async def _instances(tx: Transaction, ids: list[str]) -> dict[str, core.Instance
                 phase=Phase(row["phase"]) if row["phase"] else None,
                 reason=row["reason"] or "",
                 node=row["node"] or "",
-                node_up=row["state"] == NodeState.UP.value,
+                node_up=row["state"] in (NodeState.UP.value, NodeState.DEGRADED.value),
                 owned=row["held_by"] is not None,
                 reserved=row["reserved"] is not None,
             )

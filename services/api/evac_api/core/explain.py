@@ -22,6 +22,9 @@ GATE_HINTS: Final = {
     "blast_radius": "`evac cluster storm show`, then `evac cluster storm release`",
     "disarmed": "`evac cluster arm`",
     "hold_off": "wait; it opens by itself",
+    "recovering": "`evac cluster status`; it opens when every node has been heard",
+    "second_channel": "look at its network and its daemon; `evac node fence` cuts it off anyway",
+    "peers": "look at our own network; `evac node fence` cuts it off anyway",
     "rate": "wait; it opens by itself",
     "own_health": "look at the monitor's `/readyz`",
 }
@@ -180,7 +183,7 @@ def _end_of(facts: Facts, owner: Owned) -> list[StepView]:
     until = owner.over.at if owner.over else None
     past = [one for one in node.happened if until is None or one.at <= until]
     silence = _last(past, ("node.suspect",))
-    returned = _last(past, ("node.up",))
+    returned = _last(past, ("node.up", "node.recovered"))
     if silence is not None and returned is not None and returned.at > silence.at:
         silence = None  # that silence ended well; the present story is another
     steps: list[StepView] = []

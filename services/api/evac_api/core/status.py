@@ -51,8 +51,8 @@ def summary(seen: Seen, now: datetime) -> str:
 
 
 def is_certain(seen: Seen, now: datetime) -> bool:
-    """True while the node is up and the monitor hears it: what was last seen there still holds."""
-    if seen.node_state is not NodeState.UP:
+    """True while the node is alive and the monitor hears it: what was last seen still holds."""
+    if seen.node_state not in (NodeState.UP, NodeState.DEGRADED):
         return False
     heard = seen.node_heard_at
     return heard is None or age_s(heard, now) <= HEARD_OLD_S

@@ -27,7 +27,7 @@ class Refused(NamedTuple):
 _S, _V = NodeState, NodeVerb
 
 ALLOWED: Final = {
-    _V.FENCE: (_S.UP, _S.JOINING, _S.SUSPECT),
+    _V.FENCE: (_S.UP, _S.DEGRADED, _S.JOINING, _S.SUSPECT),
     _V.CONFIRM_DOWN: (_S.SUSPECT, _S.FENCING, _S.BLOCKED),
     _V.EVACUATE: (_S.FENCED, _S.SUSPECT, _S.FENCING),
     _V.FORGET: (_S.NEW, _S.FENCED),
@@ -60,6 +60,10 @@ REFUSED: Final = {
         "`evac node fence` cuts it off",
     ),
     (_V.CONFIRM_DOWN, _S.UP): ("it is up", "`evac node fence` cuts it off"),
+    (_V.CONFIRM_DOWN, _S.DEGRADED): (
+        "it is in trouble, but alive",
+        "`evac node fence` cuts it off",
+    ),
     (_V.CONFIRM_DOWN, _S.FENCED): (
         "it is proven dead already",
         "`evac node evacuate` follows its instances",
@@ -70,12 +74,20 @@ REFUSED: Final = {
         "`evac node drain` empties a living node, `evac node fence` cuts it off",
     ),
     (_V.EVACUATE, _S.UP): ("it is up", "`evac node drain` empties a living node"),
+    (_V.EVACUATE, _S.DEGRADED): (
+        "it is in trouble, but alive",
+        "`evac node drain` empties a living node, `evac node fence` cuts it off",
+    ),
     (_V.EVACUATE, _S.BLOCKED): (
         "nothing proves it dead",
         "make sure that it is off, then `evac node confirm-down`",
     ),
     (_V.FORGET, _S.JOINING): ("it is alive", "`evac node fence` it first"),
     (_V.FORGET, _S.UP): ("it is up", "empty it with `evac node drain`, then `evac node fence`"),
+    (_V.FORGET, _S.DEGRADED): (
+        "it is in trouble, but alive",
+        "empty it with `evac node drain`, then `evac node fence`",
+    ),
     (_V.FORGET, _S.SUSPECT): ("nothing proves it dead yet", "wait, or `evac node fence` it"),
     (_V.FORGET, _S.FENCING): ("it is being fenced", "wait until it is fenced"),
     (_V.FORGET, _S.BLOCKED): (

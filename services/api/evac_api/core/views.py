@@ -18,6 +18,7 @@ from evac_common.model.states import (
     Phase,
     PoolKind,
     PowerKind,
+    Trouble,
 )
 
 Item = TypeVar("Item")
@@ -50,6 +51,11 @@ class PowerView(View):
     has_password: bool
 
 
+class TroubleView(View):
+    reason: Trouble
+    why: str
+
+
 class NodeView(View):
     """A node: as enrolled, and as the monitor sees it."""
 
@@ -64,6 +70,8 @@ class NodeView(View):
     generation: int
     state: NodeState
     reason: str = Field(description="Why it is in this state.")
+    troubles: list[TroubleView] = Field(description="Why it is degraded; empty: it is not.")
+    isolated: bool = Field(description="Silent, but a second channel shows it alive.")
     since: datetime | None = Field(description="When it came into this state.")
     heard_at: datetime | None = Field(description="Last heartbeat, about; null: never.")
     incarnation: int
@@ -194,12 +202,24 @@ class ClusterView(View):
     operations_pending: int
 
 
+class SilentNodeView(View):
+    name: str
+    state: NodeState
+    since: datetime = Field(description="When it came into this state.")
+    heard_at: datetime | None = Field(description="Last heartbeat, about; null: never.")
+    instances: int = Field(description="Instances that belong to it, by the ledger.")
+    reason: str = Field(description="Why it is in this state.")
+    on_release: str = Field(description="What becomes of it when the storm is released.")
+
+
 class StormView(View):
     storm: bool
     reason: str
     since: datetime | None
-    released_at: datetime | None
+    released_at: datetime | None = Field(description="The last release; null: never.")
     silent_nodes: list[str]
+    nodes: list[SilentNodeView] = Field(description="The same ones, with what is known of them.")
+    release: str = Field(description="What a release would do now, in words.")
 
 
 class Applied(View):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from sqlalchemy import select, text, update
 
@@ -20,6 +21,11 @@ _FLAGS = nodes.cluster_flags
 _ROW = _FLAGS.c.id == 1
 
 DISARM_MAX_S = 7 * 24 * 3600
+_ARMED: Final[Mapping[str, Any]] = {
+    "disarmed_until": None,
+    "disarmed_reason": "",
+    "disarmed_said_at": None,
+}
 
 
 async def identity(store: Store) -> str | None:
@@ -102,6 +108,8 @@ async def count_fencing(tx: Transaction, seen: Flags) -> bool:
     flags = await tx.row(select(_FLAGS).where(_ROW).with_for_update())
     if flags is None or flags["storm"] or flags["last_fencing_at"] != seen.last_fencing_at:
         return False
+    if flags["recovering"]:
+        return False
     if flags["disarmed_until"] is not None and flags["disarmed_until"] > tx.now:
         return False
     await tx.execute(update(_FLAGS).where(_ROW).values(last_fencing_at=tx.now))
@@ -123,7 +131,11 @@ async def disarm(tx: Transaction, wish: ClusterWish) -> tuple[bool, str]:
         return False, f"for_s must be above 0 and at most {DISARM_MAX_S} (got {for_s:g})"
     until: datetime = tx.now + timedelta(seconds=for_s)
     why = f"{wish.reason} ({wish.actor})"
-    await tx.execute(update(_FLAGS).where(_ROW).values(disarmed_until=until, disarmed_reason=why))
+    await tx.execute(
+        update(_FLAGS)
+        .where(_ROW)
+        .values(disarmed_until=until, disarmed_reason=why, disarmed_said_at=tx.now)
+    )
     shown = until.astimezone(UTC).isoformat(timespec="seconds")
     await tx.emit(events.Disarmed(why=why, until=shown))
     return True, f"disarmed until {shown}"
@@ -133,9 +145,45 @@ async def arm(tx: Transaction, wish: ClusterWish) -> tuple[bool, str]:
     flags = await rows.read_flags(tx)
     if flags is None or flags.disarmed_until is None:
         return True, "it was armed already"
-    await tx.execute(update(_FLAGS).where(_ROW).values(disarmed_until=None, disarmed_reason=""))
+    await tx.execute(update(_FLAGS).where(_ROW).values(**_ARMED))
     await tx.emit(events.Armed(why=f"{wish.reason} ({wish.actor})"))
     return True, "armed"
+
+
+def must_say(flags: Flags | None, now: datetime, every_s: float) -> bool:
+    """Whether a disarm must be spoken of now: it has ended, or was not mentioned for long."""
+    if flags is None or flags.disarmed_until is None:
+        return False
+    said_at = flags.disarmed_said_at
+    # A wall clock that went back must not silence it: a mention in the future is none.
+    lately = said_at is not None and 0 <= (now - said_at).total_seconds() < every_s
+    return flags.disarmed_until <= now or not lately
+
+
+async def remind_disarmed(tx: Transaction, every_s: float) -> str:
+    """Mention a disarm, or end it when its time is over. Returns what was said; empty: nothing."""
+    flags = await rows.read_flags(tx)
+    if flags is None or flags.disarmed_until is None or not must_say(flags, tx.now, every_s):
+        return ""
+    until = flags.disarmed_until
+    shown = until.astimezone(UTC).isoformat(timespec="seconds")
+    over = until <= tx.now
+    changed = await tx.change(
+        update(_FLAGS)
+        .where(_ROW, _FLAGS.c.disarmed_until == until)
+        .where(_FLAGS.c.disarmed_said_at.is_not_distinct_from(flags.disarmed_said_at))
+        .values(**(_ARMED if over else {"disarmed_said_at": tx.now}))
+    )
+    if changed != 1:
+        return ""
+    if not over:
+        left_s = (until - tx.now).total_seconds()
+        await tx.emit(events.StillDisarmed(why=flags.disarmed_reason, until=shown, left_s=left_s))
+        return f"fencing is still disarmed, until {shown}: {flags.disarmed_reason}"
+    why = f"the time limit ended at {shown}; it was disarmed: {flags.disarmed_reason}"
+    await tx.emit(events.Armed(why=why))
+    await tx.audit(actor=rows.ACTOR, action="cluster.arm", subject="cluster", reason=why)
+    return f"fencing is armed again: {why}"
 
 
 async def release_storm(tx: Transaction, wish: ClusterWish) -> tuple[bool, str]:

@@ -28,11 +28,26 @@ async def begin_fencing(
     answers: Sequence[Answer],
     why: str,
     monitor: str,
+    *,
+    found_off: bool,
 ) -> bool:
     """Automatic: the turn is taken first, so two monitors cannot both begin one."""
-    if not await flags.count_fencing(tx, seen):
+    if not await flags.count_fencing(tx, seen) or not await _unheard(tx, node):
         return False
-    return await _begin(tx, node, On.GATES_OPEN, answers, why, monitor, actor=rows.ACTOR)
+    return await _begin(
+        tx, node, On.GATES_OPEN, answers, why, monitor, actor=rows.ACTOR, found_off=found_off
+    )
+
+
+async def _unheard(tx: Transaction, node: NodeRow) -> bool:
+    """Whether nobody has noted hearing it since `node` was read: another monitor may hear it."""
+    changed = await tx.change(
+        update(_STATE)
+        .where(_STATE.c.node_id == node.node_id)
+        .where(_STATE.c.heard_at.is_not_distinct_from(node.heard_at))
+        .values(generation=_STATE.c.generation)
+    )
+    return changed == 1
 
 
 async def begin_fencing_for(tx: Transaction, node: NodeRow, wish: NodeWish, monitor: str) -> bool:
@@ -53,9 +68,10 @@ async def _begin(
     monitor: str,
     *,
     actor: str,
+    found_off: bool = False,
 ) -> bool:
     decision = [answer.as_json() for answer in answers]
-    moved = await rows.move(tx, node, on, why, actor=actor, decision=decision)
+    moved = await rows.move(tx, node, on, why, actor=actor, decision=decision, found_off=found_off)
     if moved is None:
         return False
     if node.power is not None:
@@ -116,6 +132,7 @@ async def prove_off(
 ) -> bool:
     """The power was read off twice. Written only while the node still is this incarnation."""
     why = f"power read off twice at {evidence['address']}"
+    evidence = {**evidence, "found_off": node.found_off}  # before the decision too
     moved = await rows.move(tx, node, On.POWER_PROVEN, why, decision=list(node.decision))
     if moved is None:
         return False

@@ -47,6 +47,9 @@ def node_row(row: RowMapping) -> NodeRow:
         heard_at=row["heard_at"],
         session_command_id=row["session_command_id"],
         decision=tuple(row["decision"]),
+        troubles=tuple(row["troubles"]),
+        isolated=row["isolated"],
+        found_off=row["found_off"],
         dmi_uuid=row["dmi_uuid"],
         power=row["power"],
         power_secret=row["power_secret"],
@@ -70,7 +73,9 @@ async def read_flags(tx: Transaction) -> Flags | None:
         storm_released_at=row["storm_released_at"],
         disarmed_until=row["disarmed_until"],
         disarmed_reason=row["disarmed_reason"],
+        disarmed_said_at=row["disarmed_said_at"],
         last_fencing_at=row["last_fencing_at"],
+        recovering=row["recovering"],
     )
 
 
@@ -80,13 +85,16 @@ async def move(
     """Change a node's state: the table's row, a compare-and-set, `node.state` and an audit row.
 
     None: the node is not any more what `node` says, and nothing was written. Anything else that
-    belongs to the change (columns in `values`) is written by the same statement.
+    belongs to the change (columns in `values`) is written by the same statement; what belonged to
+    the state before is cleared.
     """
     row = next_row(node.state, on)
     if row is None:
         raise ValueError(f"node {node.name}: nothing follows from {on} in state {node.state}")
     reason = f"{row.why}: {why}"
-    changes = {"decision": [], **values}
+    changes = {"decision": [], "troubles": [], "isolated": False, **values}
+    if row.then not in (NodeState.BLOCKED, NodeState.FENCED):  # it belongs to the fencing
+        changes.setdefault("found_off", False)
     changed = await tx.change(
         update(_STATE)
         .where(

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, exists, insert, select, update
 
 from evac_common.errors import Conflict, StoreUnavailable
 from evac_common.messages import events
 from evac_common.messages.reports import Registered, SessionApplied
-from evac_common.model.states import NodeState, ProofKind
+from evac_common.model.states import NodeState, ProofKind, Trouble
 from evac_common.store import intent, nodes, placement
 from evac_common.store.columns import UtcTime
 from evac_common.store.engine import Store
 from evac_common.store.transaction import Transaction
-from evac_monitor.adapters import attempts, flags, proving, registering, rows, wishes
+from evac_monitor.adapters import (
+    attempts,
+    changing,
+    flags,
+    proving,
+    registering,
+    rows,
+    wishes,
+)
 from evac_monitor.core import fencing
-from evac_monitor.core.gate import Answer
+from evac_monitor.core.gate import Answer, OnIsolated
 from evac_monitor.core.states import On
+from evac_monitor.core.trouble import NO_TROUBLES, Unanswered
 from evac_monitor.core.wishes import ClusterVerb, Refuse, Succeed
 from evac_monitor.ports import ClusterWish, Doomed, Flags, Handled, NodeRow, NodeWish, Snapshot
 
@@ -33,14 +42,37 @@ _DOOMED: Final = rows.NODES.where(
     _STATE.c.state.in_((NodeState.FENCING.value, NodeState.BLOCKED.value))
 ).order_by(_STATE.c.since, _STATE.c.node_id)
 _POWERED_OFF: Final = (
-    select(_PROOF.c.node_id, func.max(_PROOF.c.created_at).label("at"))
+    select(_PROOF.c.node_id, _PROOF.c.created_at, _PROOF.c.evidence)
     .where(
         _PROOF.c.kind == ProofKind.POWER.value,
         _PROOF.c.actor == rows.ACTOR,
         _PROOF.c.created_at > bindparam("since", type_=UtcTime),
     )
-    .group_by(_PROOF.c.node_id)
+    .order_by(_PROOF.c.created_at)
 )
+_COMMAND = placement.command
+# The session is the one the command was issued for, and the scheduler has not given up sending it.
+_UNANSWERED: Final = (
+    select(
+        _COMMAND.c.node_id,
+        _COMMAND.c.instance_id,
+        _COMMAND.c.verb,
+        _COMMAND.c.epoch,
+        _COMMAND.c.run,
+    )
+    .join(_STATE, _STATE.c.node_id == _COMMAND.c.node_id)
+    .where(
+        _STATE.c.state.in_((NodeState.UP.value, NodeState.DEGRADED.value)),
+        _STATE.c.isolated.is_(False),
+        _COMMAND.c.term == _STATE.c.term,
+        _COMMAND.c.incarnation == _STATE.c.incarnation,
+        _COMMAND.c.next_at > bindparam("since", type_=UtcTime),
+    )
+    .order_by(_COMMAND.c.node_id, _COMMAND.c.instance_id)
+)
+#: A command whose next sending is overdue by this is nobody's concern any more: the scheduler is
+#: away, and then answers are not read either, or it has dropped it.
+_RESEND_LATE_S: Final = 60.0
 
 
 class StoreRecords:
@@ -79,7 +111,11 @@ class StoreRecords:
                 now=tx.now,
                 flags=known,
                 nodes=[rows.node_row(row) for row in found],
-                powered_off={row["node_id"]: row["at"] for row in powered_off},
+                powered_off={
+                    row["node_id"]: row["created_at"]
+                    for row in powered_off
+                    if not row["evidence"].get("found_off", False)
+                },
             )
 
     async def adopt(self) -> tuple[int, int]:
@@ -117,32 +153,48 @@ class StoreRecords:
         return await self._once(lambda tx: registering.remind(tx, node))
 
     async def change(
-        self, node: NodeRow, on: On, why: str, *, silent_s: float, heard_at: datetime | None
+        self,
+        node: NodeRow,
+        on: On,
+        why: str,
+        *,
+        silent_s: float,
+        heard_at: datetime | None,
+        troubles: Mapping[Trouble, str] = NO_TROUBLES,
+        isolated: bool = False,
     ) -> bool:
-        values: dict[str, Any] = {} if heard_at is None else {"heard_at": heard_at}
+        return await self._once(
+            lambda tx: changing.change(
+                tx,
+                node,
+                on,
+                why,
+                silent_s=silent_s,
+                heard_at=heard_at,
+                troubles=troubles,
+                isolated=isolated,
+            )
+        )
 
-        async def step(tx: Transaction) -> bool:
-            moved = await rows.move(tx, node, on, why, **values)
-            if moved is None:
-                return False
-            if moved.state is NodeState.SUSPECT:
-                await tx.emit(
-                    events.NodeSuspect(
-                        node_id=node.node_id, node=node.name, why=moved.reason, silent_s=silent_s
-                    )
-                )
-            elif moved.state is NodeState.UP:
-                await tx.emit(
-                    events.NodeUp(
-                        node_id=node.node_id,
-                        node=node.name,
-                        why=moved.reason,
-                        incarnation=node.incarnation,
-                    )
-                )
-            return True
+    async def mark_isolated(
+        self, node: NodeRow, isolated: bool, why: str, on_isolated: OnIsolated
+    ) -> bool:
+        return await self._once(
+            lambda tx: changing.mark_isolated(tx, node, isolated, why, on_isolated)
+        )
 
-        return await self._once(step)
+    async def unanswered(self) -> Sequence[Unanswered]:
+        async with self._store.read() as tx:
+            found = await tx.rows(
+                _UNANSWERED, {"since": tx.now - timedelta(seconds=_RESEND_LATE_S)}
+            )
+        return [
+            Unanswered(
+                node_id=row["node_id"],
+                asked=(row["instance_id"], row["verb"], row["epoch"], row["run"]),
+            )
+            for row in found
+        ]
 
     async def hold(
         self, node: NodeRow, answers: Sequence[Answer], newly_shut: Sequence[Answer]
@@ -174,19 +226,29 @@ class StoreRecords:
 
     async def note_heard(self, heard_at: dict[str, datetime]) -> None:
         async with self._store.transaction() as tx:
-            for node_id, at in sorted(heard_at.items()):
-                await tx.execute(
-                    update(_STATE).where(_STATE.c.node_id == node_id).values(heard_at=at)
-                )
+            await tx.execute(
+                update(_STATE)
+                .where(_STATE.c.node_id == bindparam("of_node"))
+                .values(heard_at=bindparam("at", type_=UtcTime)),
+                [{"of_node": node_id, "at": at} for node_id, at in sorted(heard_at.items())],
+            )
 
     async def declare_storm(self, why: str, names: Sequence[str]) -> bool:
         return await self._once(lambda tx: flags.declare_storm(tx, why, names))
 
     async def begin_fencing(
-        self, node: NodeRow, seen: Flags, answers: Sequence[Answer], why: str
+        self,
+        node: NodeRow,
+        seen: Flags,
+        answers: Sequence[Answer],
+        why: str,
+        *,
+        found_off: bool = False,
     ) -> bool:
         return await self._roll_back_unless(
-            lambda tx: proving.begin_fencing(tx, node, seen, answers, why, self._monitor)
+            lambda tx: proving.begin_fencing(
+                tx, node, seen, answers, why, self._monitor, found_off=found_off
+            )
         )
 
     async def begin_fencing_for(self, node: NodeRow, wish: NodeWish) -> bool:
@@ -266,6 +328,18 @@ class StoreRecords:
 
     async def confirm_down(self, node: NodeRow, wish: NodeWish) -> bool:
         return await self._once(lambda tx: proving.confirm_down(tx, node, wish))
+
+    async def remind_disarmed(self, *, every_s: float) -> str:
+        async with self._store.read() as tx:
+            if not flags.must_say(await rows.read_flags(tx), tx.now, every_s):
+                return ""
+        said: list[str] = []
+
+        async def step(tx: Transaction) -> bool:
+            said[:] = [await flags.remind_disarmed(tx, every_s)]
+            return bool(said[0])
+
+        return said[0] if await self._once(step) else ""
 
     async def carry_out(self, wish: ClusterWish) -> bool:
         async def step(tx: Transaction) -> bool:

@@ -22,6 +22,9 @@ class On(StrEnum):
     SILENT = "silent"  # no heartbeat for suspect_after_s
     HEARD = "heard"  # a heartbeat of its session
     HEARD_WITHOUT_SESSION = "heard_without_session"  # a heartbeat of its incarnation, other session
+    TROUBLED = "troubled"  # alive and in trouble, or its troubles are others than before
+    RECOVERED = "recovered"  # alive, and nothing is wrong with it any more
+    SHOWN_ALIVE = "shown_alive"  # silent, and a second channel shows the host alive
     GATES_OPEN = "gates_open"  # silent for fence_after_s and every gate is open
     OPERATOR_FENCE = "operator_fence"  # an operator wants it cut off
     POWER_PROVEN = "power_proven"  # its BMC read Off twice
@@ -40,6 +43,7 @@ class Row(NamedTuple):
 
 
 _NEW, _JOINING, _UP = NodeState.NEW, NodeState.JOINING, NodeState.UP
+_DEGRADED = NodeState.DEGRADED
 _SUSPECT, _FENCING = NodeState.SUSPECT, NodeState.FENCING
 _BLOCKED, _FENCED = NodeState.BLOCKED, NodeState.FENCED
 
@@ -54,6 +58,16 @@ TABLE: Final = (
     Row(_UP, On.HIGHER_INCARNATION, _JOINING, "it rebooted; what it ran is gone"),
     Row(_UP, On.SILENT, _SUSPECT, "silent; nothing is touched"),
     Row(_UP, On.OPERATOR_FENCE, _FENCING, "an operator decided"),
+    Row(_UP, On.TROUBLED, _DEGRADED, "alive and in trouble; it receives nothing new"),
+    Row(_DEGRADED, On.TROUBLED, _DEGRADED, "its troubles have changed"),
+    Row(_DEGRADED, On.RECOVERED, _UP, "nothing is wrong with it any more"),
+    Row(_DEGRADED, On.SILENT, _SUSPECT, "silent; nothing is touched"),
+    Row(_DEGRADED, On.HEARD_WITHOUT_SESSION, _JOINING, "it speaks again and needs a session"),
+    Row(_DEGRADED, On.REGISTERED, _JOINING, "its daemon restarted and needs its session again"),
+    Row(_DEGRADED, On.HIGHER_INCARNATION, _JOINING, "it rebooted; what it ran is gone"),
+    Row(_DEGRADED, On.OPERATOR_FENCE, _FENCING, "an operator decided"),
+    Row(_SUSPECT, On.SHOWN_ALIVE, _DEGRADED, "its daemon is silent and its host is alive"),
+    Row(_SUSPECT, On.TROUBLED, _DEGRADED, "it speaks again, in its session, and is in trouble"),
     Row(_SUSPECT, On.HEARD, _UP, "it speaks again, in its session; nothing was touched"),
     Row(_SUSPECT, On.HEARD_WITHOUT_SESSION, _JOINING, "it speaks again and needs a session"),
     Row(_SUSPECT, On.REGISTERED, _JOINING, "its daemon restarted and needs its session again"),

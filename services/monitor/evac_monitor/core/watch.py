@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from evac_monitor.core.gate import Health
@@ -22,6 +23,16 @@ MEMORY_S: Final = 5.0  # how long a late loop or a jump of the wall clock counts
 class Heard:
     at_s: float
     term: int
+    troubles: Mapping[str, str] = field(default_factory=dict)  # as told
+    reasons_since_s: float = 0.0  # since when it has told of the same ones
+
+    def told(self, now_s: float, *, lately_s: float, settled_s: float) -> Mapping[str, str] | None:
+        """Its own word, when it is of now and has been the same for a while.
+
+        Several monitors hear the same change a moment apart and must not contradict one another.
+        """
+        settled = now_s - self.reasons_since_s >= settled_s
+        return self.troubles if settled and now_s - self.at_s < lately_s else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,14 +50,34 @@ class Watch:
         self._heard.clear()
         self._known_since.clear()
 
-    def hear(self, node_id: str, *, incarnation: int, term: int, now_s: float) -> None:
+    def hear(
+        self,
+        node_id: str,
+        *,
+        incarnation: int,
+        term: int,
+        now_s: float,
+        troubles: Mapping[str, str] | None = None,
+    ) -> None:
         by_incarnation = self._heard.setdefault(node_id, {})
-        by_incarnation[incarnation] = Heard(at_s=now_s, term=term)
+        before, told = by_incarnation.get(incarnation), dict(troubles or {})
+        same = before is not None and set(before.troubles) == set(told)
+        by_incarnation[incarnation] = Heard(
+            at_s=now_s,
+            term=term,
+            troubles=told,
+            reasons_since_s=before.reasons_since_s if before is not None and same else now_s,
+        )
         while len(by_incarnation) > INCARNATIONS_MAX:
             del by_incarnation[min(by_incarnation)]
 
     def heard(self, node_id: str, incarnation: int) -> Heard | None:
         return self._heard.get(node_id, {}).get(incarnation)
+
+    def newest(self, node_id: str) -> tuple[int, Heard] | None:
+        """The highest incarnation heard, which may be later than the recorded one."""
+        by_incarnation = self._heard.get(node_id)
+        return max(by_incarnation.items(), key=lambda item: item[0]) if by_incarnation else None
 
     def watched_s(self, node_id: str, incarnation: int, now_s: float) -> float:
         """From when on silence of this incarnation counts: it cannot be silent before it exists."""
@@ -61,6 +92,49 @@ class Watch:
                 del by_incarnation[old]
         for key in [key for key in self._known_since if recorded.get(key[0]) != key[1]]:
             del self._known_since[key]
+
+
+@dataclass(slots=True, kw_only=True)
+class Elsewhere:
+    """When other monitors heard each node, as far as their notes in the database tell.
+
+    A note is a moment of another machine's wall clock, which may be wrong by hours. What counts is
+    that it changed, by our own clock; its age only says how long before that the heartbeat was,
+    and is believed up to `slack_s`: notes are never older when they are written.
+    """
+
+    slack_s: float
+    _seen: dict[str, datetime | None] = field(default_factory=dict)
+    _heard_s: dict[str, float] = field(default_factory=dict)
+    _own: dict[str, tuple[float, datetime]] = field(default_factory=dict)  # heard, as noted
+
+    def see(self, node_id: str, noted: datetime | None, *, now: datetime, now_s: float) -> None:
+        """A note as read at `now`, which is `now_s`. The first one read is only remembered."""
+        known = node_id in self._seen
+        changed = known and self._seen[node_id] != noted
+        self._seen[node_id] = noted
+        own = self._own.get(node_id)
+        if noted is None or not changed or (own is not None and own[1] == noted):
+            return
+        age_s = min(max(0.0, (now - noted).total_seconds()), self.slack_s)
+        self._heard_s[node_id] = max(self._heard_s.get(node_id, now_s - age_s), now_s - age_s)
+
+    def heard_s(self, node_id: str) -> float | None:
+        return self._heard_s.get(node_id)
+
+    def is_news(self, node_id: str, heard_s: float) -> bool:
+        """Whether we heard it since our own last note: else there is nothing to write."""
+        own = self._own.get(node_id)
+        return own is None or heard_s > own[0]
+
+    def note(self, node_id: str, heard_s: float, noted: datetime) -> None:
+        """Ours, not another's word, when it is read again. Called before it is written."""
+        self._own[node_id] = heard_s, noted
+
+    def keep(self, recorded: Mapping[str, int]) -> None:
+        for known in (self._seen, self._heard_s, self._own):
+            for node_id in [node_id for node_id in known if node_id not in recorded]:
+                del known[node_id]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from evac_common.errors import EvacError, Retryable
-from evac_common.model.states import NodeState, PowerKind
+from evac_common.model.states import NodeState
 from evac_monitor.core import fencing
 from evac_monitor.core.fencing import AttemptState, PowerState
-from evac_monitor.ports import Doomed, NodeRow, PowerDriver, PowerError, PowerTarget, Secrets
+from evac_monitor.loops.bmcs import Bmcs, identify
+from evac_monitor.ports import Doomed, NodeRow, PowerDriver, PowerError, PowerTarget
 from evac_monitor.process import Monitor
 
 TRIES_MAX = 16  # at once; the rest waits for the next step
@@ -26,12 +26,9 @@ TRIES_MAX = 16  # at once; the rest waits for the next step
 class Fencer:
     """The tries of this process. `run` must be running for tries to be carried out."""
 
-    def __init__(
-        self, monitor: Monitor, power: Mapping[PowerKind, PowerDriver], secrets: Secrets
-    ) -> None:
+    def __init__(self, monitor: Monitor, bmcs: Bmcs) -> None:
         self._monitor = monitor
-        self._power = power
-        self._secrets = secrets
+        self._bmcs = bmcs
         # node id → the incarnation that is to be cut off, and the try
         self._tries: dict[str, tuple[int, asyncio.Task[None]]] = {}
 
@@ -65,7 +62,7 @@ class Fencer:
         monitor, node = self._monitor, doomed.node
         case = fencing.Case(
             state=node.state,
-            no_method=self._no_method(node),
+            no_method=self._bmcs.no_method(node),
             attempts=doomed.attempts,
             running_here=node.node_id in self._tries,
         )
@@ -84,14 +81,6 @@ class Fencer:
             every_s = monitor.settings.alarm_blocked_s
             if await monitor.records.alarm_blocked(node, every_s=every_s):
                 monitor.log.error("node still blocked", node=node.name, why=node.reason)
-
-    def _no_method(self, node: NodeRow) -> str:
-        if node.power is None:
-            return "it has no BMC: only an operator can prove it dead"
-        kind = node.power.get("kind")
-        if kind not in [known.value for known in self._power]:
-            return f"there is no driver for its BMC ({kind})"
-        return ""
 
     def _start(self, node: NodeRow, attempt_id: str, number: int) -> None:
         task = asyncio.create_task(
@@ -115,7 +104,7 @@ class Fencer:
         monitor = self._monitor
         monitor.log.info("try begins", node=node.name, number=number)
         try:
-            target, driver = self._target(node)
+            target, driver = self._bmcs.reach(node)
             outcome = await Try(monitor, node, driver, target).run()
         except EvacError as error:  # the password cannot be decrypted, the row is malformed
             outcome = fencing.Failed(why=str(error))
@@ -146,19 +135,6 @@ class Fencer:
             clock.now().timestamp() - (clock.monotonic() - at_s), UTC
         )
         return moment.isoformat(timespec="milliseconds")
-
-    def _target(self, node: NodeRow) -> tuple[PowerTarget, PowerDriver]:
-        power: dict[str, Any] = node.power or {}
-        kind = PowerKind(power["kind"])
-        target = PowerTarget(
-            node_id=node.node_id,
-            kind=kind,
-            address=str(power["address"]),
-            port=int(power["port"]),
-            username=str(power.get("username", "")),
-            password=self._secrets.decrypt(node.power_secret) if node.power_secret else "",
-        )
-        return target, self._power[kind]
 
 
 class Try:
@@ -198,7 +174,8 @@ class Try:
         try:
             async with asyncio.timeout(self._left_s()):
                 if not self._progress.identified:
-                    await self._identify()
+                    await identify(self._driver, self._target, self._node)
+                    self._progress = replace(self._progress, identified=True)
                 state = await self._driver.power_state(self._target)
         except TimeoutError:
             error = f"the BMC did not answer within {self._policy.try_s:.0f} s"
@@ -211,17 +188,6 @@ class Try:
             error=error,
             hopeless=hopeless,
         )
-
-    async def _identify(self) -> None:
-        """A BMC of another machine would prove the wrong one dead."""
-        told = await self._driver.identity(self._target)
-        enrolled = self._node.dmi_uuid
-        if told and enrolled and not fencing.same_system(told, enrolled):
-            raise PowerError(
-                f"the BMC at {self._target.address} belongs to system {told}, not {enrolled}",
-                hopeless=True,
-            )
-        self._progress = replace(self._progress, identified=True)
 
     async def _order(self) -> None:
         accepted, error = False, ""

@@ -26,6 +26,10 @@ async def sweep(monitor: Monitor) -> None:
     for node in snapshot.nodes:
         if node.state is NodeState.JOINING and await monitor.records.remind(node):
             monitor.log.info("session sent again", node=node.name)
+    monitor.answers.see(await monitor.records.unanswered(), monitor.clock.monotonic())
+    said = await monitor.records.remind_disarmed(every_s=monitor.settings.remind_disarmed_s)
+    if said:
+        monitor.log.warning("cluster", why=said)
     await _note_heard(monitor)
 
 
@@ -84,14 +88,21 @@ def _hearing(monitor: Monitor, node: NodeRow) -> wishes.Hearing:
 
 
 async def _note_heard(monitor: Monitor) -> None:
-    """For display only, so it need not be exact, and other monitors may write it too."""
+    """Tell people, and monitors that do not hear a node, when we last did.
+
+    One statement in each sweep, for nodes that we have heard since our last note; a node that is
+    silent costs nothing. The notes of several monitors overwrite each other: each says the same.
+    """
     snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
     now_s = monitor.clock.monotonic()
     heard_at = {}
     for node in snapshot.nodes:
         last = monitor.watch.heard(node.node_id, node.incarnation)
-        at = heard_at_wall(snapshot.now, now_s, last.at_s if last else None)
-        if at is not None and (node.heard_at is None or at > node.heard_at):
-            heard_at[node.node_id] = at
+        if last is None or not monitor.elsewhere.is_news(node.node_id, last.at_s):
+            continue
+        at = heard_at_wall(snapshot.now, now_s, last.at_s)
+        assert at is not None, "it was heard"
+        monitor.elsewhere.note(node.node_id, last.at_s, at)
+        heard_at[node.node_id] = at
     if heard_at:
         await monitor.records.note_heard(heard_at)

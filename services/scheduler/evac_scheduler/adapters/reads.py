@@ -10,6 +10,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     exists,
     false,
     func,
@@ -74,6 +75,16 @@ _LIVE = and_(
 )
 
 
+# A node whose daemon is silent hears no command, though a second channel shows its host alive.
+_REACHED_STATE = case(
+    (
+        and_(node_state.c.state == NodeState.DEGRADED.value, node_state.c.isolated),
+        NodeState.SUSPECT.value,
+    ),
+    else_=node_state.c.state,
+)
+
+
 def _instances() -> Select[Any]:
     """One row per instance that has a record or a status, with everything that decides about it."""
     known = union(select(instance_spec.c.id), select(instance_status.c.instance_id)).subquery(
@@ -101,7 +112,7 @@ def _instances() -> Select[Any]:
         proof_node.c.kind.label("proof_kind"),
         proof_node.c.created_at.label("proof_created_at"),
         node_spec.c.name.label("node"),
-        node_state.c.state.label("node_state"),
+        _REACHED_STATE.label("node_state"),
         node_state.c.term.label("node_term"),
         node_state.c.incarnation.label("node_incarnation"),
         reservation.c.node_id.label("reserved_node_id"),

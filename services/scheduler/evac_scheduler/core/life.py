@@ -141,7 +141,7 @@ TABLE: Final = (
 
 def reach(state: NodeState | None) -> Reach:
     match state:
-        case NodeState.UP:
+        case NodeState.UP | NodeState.DEGRADED:
             return Reach.UP
         case NodeState.JOINING:
             return Reach.JOINING

@@ -238,11 +238,17 @@ def _may_start(instance: Instance, now: datetime) -> bool:
 def _slot(
     instance: Instance, nodes: Mapping[str, NodeView], pools: Mapping[str, PoolSource]
 ) -> evacuation.Slot | None:
-    """Where it would start. None: not now (the target left up, a pool of it is gone)."""
+    """Where it would start. None: not now (the target left up, a pool of it is gone).
+
+    A degraded node receives nothing new; what it owns may be started there again.
+    """
     claim, manifest = instance.claim, instance.manifest
     node_id = instance.reserved_node_id or (claim.node_id if claim else None)
     node = nodes.get(node_id) if node_id else None
-    if node is None or node.state is not NodeState.UP or manifest is None:
+    if node is None or manifest is None:
+        return None
+    again = instance.reserved_node_id is None and node.state is NodeState.DEGRADED
+    if node.state is not NodeState.UP and not again:
         return None
     if orders.missing_pool(manifest, pools) is not None:
         return None
