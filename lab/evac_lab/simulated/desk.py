@@ -17,6 +17,7 @@ from evac_lab.simulated import telling as letters
 from evac_lab.simulated.controllers import Controllers
 from evac_lab.simulated.guests import Guests
 from evac_lab.simulated.kernel import Kernel
+from evac_lab.simulated.machine import Machine
 from evac_lab.simulated.nodes import Nodes
 from evac_lab.simulated.process import SimulatedProcess
 from evac_monitor.adapters.power_simulated import Fault
@@ -43,6 +44,7 @@ class Desk:
         self._guests = Guests(nodes)
         self._fault = kernel.telling.fault
         self.broker = EmbeddedBroker(kernel.state)
+        self._tasks: list[asyncio.Task[None]] = []  # shutdowns under way
         self._storage_off: dict[str, None] = {}
         for name in nodes.machines:
             kernel.network.watch(name, line.STORAGE, partial(self._reach_storage, name))
@@ -131,7 +133,13 @@ class Desk:
                     self._fault(letters.NODE, "power")
                 machine.power_off()
             case line.Orderly(back=back):
-                raise LabFailed(f"an orderly shutdown is not simulated yet (back: {back})")
+                if machine.is_on():
+                    self._fault(letters.NODE, "reboot" if back else "shutdown")
+                    self._tasks.append(
+                        asyncio.create_task(
+                            _shut_down(machine, back=back), name=f"shutdown of {machine.name}"
+                        )
+                    )
             case line.Disk(what=line.DiskAct.SAVE):
                 machine.save_disk()
             case line.Disk():
@@ -266,3 +274,10 @@ class Desk:
                     self._kernel.loop.set_rate(process.name, 1.0 + percent / 100)
                     if percent:
                         self._fault(letter, "rate")
+
+
+async def _shut_down(machine: Machine, *, back: bool) -> None:
+    await machine.shut_down()
+    if back:
+        await asyncio.sleep(line.REBOOT_S)
+        machine.power_on()

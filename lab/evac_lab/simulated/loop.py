@@ -210,7 +210,8 @@ class SeededLoop(asyncio.BaseEventLoop):
                 del task
             self._kept.clear()
             self._parked.clear()
-            gc.collect()
+            if not gc.isenabled():
+                gc.collect()
         logging.disable(muted)
         self._ready.clear()
         self._scheduled.clear()
@@ -317,6 +318,6 @@ def run(
     try:
         return loop.run_until_complete(main(loop))
     finally:
+        loop.close_quietly()
         if collecting:
             gc.enable()
-        loop.close_quietly()

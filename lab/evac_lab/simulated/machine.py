@@ -7,15 +7,20 @@ id.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import uuid
 from collections.abc import Callable
+from typing import Final
 
 from evac_compute.adapters.memory_journal import MemoryJournal
 from evac_compute.adapters.simulated.local import SimulatedHypervisor
 from evac_compute.ports import Identity
 from evac_lab.runner import LabFailed
 from evac_lab.simulated.process import SimulatedProcess
+
+SHUTDOWN_LIMIT_S: Final = 90.0  # systemd's own patience with a service
 
 
 class Machine:
@@ -67,6 +72,20 @@ class Machine:
             self._on_power(True)
             if self.daemon is not None:
                 self.daemon.start()
+
+    async def shut_down(self) -> None:
+        """In good order: the daemon releases its guests, then the power is off.
+
+        What is not done after SHUTDOWN_LIMIT_S is not waited for; a boot meanwhile ends it.
+        """
+        boot = self._boots
+        if self._on and self.daemon is not None:
+            self.daemon.leave()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHUTDOWN_LIMIT_S):
+                    await self.daemon.death()
+        if boot == self._boots:
+            self.power_off()
 
     def power_off(self) -> None:
         """Cut the power: the daemon and every guest are gone when this returns."""

@@ -102,6 +102,7 @@ class Nodes:
             journal=machine.journal,
             identity=identity,
             stop=life.stop,
+            leaving=life.leaving,
         )
 
 

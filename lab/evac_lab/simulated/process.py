@@ -17,10 +17,13 @@ STOP_LIMIT_S: Final = 10.0  # SIGTERM, and after this SIGKILL
 
 @dataclass(slots=True)
 class Life:
-    """One run of the program. `stop` is SIGTERM's event, which the service waits for."""
+    """One run of the program. `stop` is SIGTERM's event, which the service waits for; `leaving`
+    says that its machine shuts down.
+    """
 
     number: int
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)  # however it ended
 
 
@@ -101,6 +104,14 @@ class SimulatedProcess:
             return
         life.stop.set()
         self._loop.call_later(STOP_LIMIT_S, self._insist, life)
+
+    def leave(self) -> None:
+        """Its machine shuts down: it may tidy up, and is not started again."""
+        self._wanted = False
+        if self._life is None:
+            self._leave()
+        else:
+            self._life.leaving.set()
 
     def kill(self) -> None:
         """kill -9: nothing of this life runs any more; the supervisor starts the next one."""

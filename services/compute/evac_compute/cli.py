@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"evac-compute {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, about in (
-        ("run", "run until SIGTERM; stopping it touches no guest"),
+        ("run", "run until SIGTERM; stopping it touches no guest; SIGUSR1: the machine shuts down"),
         ("check", "read settings and identity, ask the hypervisor what it is"),
     ):
         verbs.add_parser(verb, help=about).add_argument(

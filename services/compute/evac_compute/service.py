@@ -1,16 +1,18 @@
 """The composition root: the one module that puts the daemon's parts together.
 
 Stopping the daemon touches no guest and says nothing: its tasks are dropped, the journal is
-closed, and the next daemon goes on from there.
+closed, and the next daemon goes on from there. That the machine itself shuts down is another thing,
+and said otherwise (SIGUSR1): then the guests are stopped and released first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 from typing import Protocol
 
-from evac_common.bus.port import Bus
+from evac_common.bus.port import Bus, Consumer
 from evac_common.bus.rabbitmq import RabbitBus
 from evac_common.bus.timings import BusTimings
 from evac_common.bus.topology import command_queue
@@ -29,6 +31,7 @@ from evac_compute.core import recovery
 from evac_compute.core.record import Pending
 from evac_compute.handlers import commands
 from evac_compute.lanes import Lanes
+from evac_compute.leaving import Leaving
 from evac_compute.loops import Heart, Look, Registration, Reports, hear_events
 from evac_compute.ports import Hypervisor, HypervisorEvent, Identity, Journal
 from evac_compute.sessions import Sessions
@@ -144,8 +147,11 @@ async def serve(
     journal: Journal,
     identity: Identity,
     stop: asyncio.Event,
+    leaving: asyncio.Event | None = None,
 ) -> None:
-    """Run the daemon until `stop` is set."""
+    """Run the daemon until `stop` is set. `leaving`: set when the machine shuts down in good order;
+    then the daemon releases its guests and sets `stop` itself.
+    """
     daemon = Daemon(
         settings,
         clock=clock,
@@ -187,6 +193,7 @@ async def serve(
                 ),
                 "apply sessions": daemon.sessions.run(),
                 "hear the hypervisor": hear_events(node, daemon.events, daemon.look),
+                "leave": _leave(daemon, hypervisor, consumer, leaving or asyncio.Event(), stop),
                 "tell readiness": every(
                     "readiness", lambda: IDLE_S if readiness.told else READY_S, readiness.step
                 ),
@@ -199,10 +206,29 @@ async def serve(
         await consumer.cancel()
 
 
+async def _leave(
+    daemon: Daemon,
+    hypervisor: Hypervisor,
+    consumer: Consumer,
+    leaving: asyncio.Event,
+    stop: asyncio.Event,
+) -> None:
+    """When the machine shuts down: take no command any more, release the guests, end the daemon."""
+    await leaving.wait()
+    await consumer.cancel()
+    await Leaving(daemon.node, hypervisor, daemon.lanes).run()
+    stop.set()
+    await asyncio.Event().wait()
+
+
 async def run(settings: Settings) -> None:
-    """Run on the real broker, hypervisor and disk until SIGTERM or SIGINT."""
+    """Run on the real broker, hypervisor and disk until SIGTERM or SIGINT; at SIGUSR1 the machine
+    shuts down.
+    """
     clock = SystemClock()
     stop = stop_on_signals()
+    leaving = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, leaving.set)
     node = read_node_file(settings.node_file)
     identity = read_identity(settings, node)
     timings = BusTimings(backoff_max_s=settings.reconnect_max_s)
@@ -220,6 +246,7 @@ async def run(settings: Settings) -> None:
                 journal=journal,
                 identity=identity,
                 stop=stop,
+                leaving=leaving,
             )
         finally:
             connection.cancel()

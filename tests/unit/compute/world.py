@@ -76,6 +76,7 @@ class World:
     life: int = 0
     bus: EmbeddedBus | None = None
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)  # the machine shuts down
     daemon: asyncio.Task[Any] | None = None
 
     # --- the daemon ----------------------------------------------------------------------------
@@ -107,6 +108,7 @@ class World:
                 hostname="n1",
             ),
             stop=self.stop,
+            leaving=self.leaving,
         )
 
     def kill_daemon(self) -> None:
