@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,9 +55,16 @@ class Lived:
     evacuations: int = 0
     starts: int = 0
     restart_times_s: Sequence[float] = ()
-    digest: str = ""
+    digest: str = ""  # of every step of the loop
     steps: int = 0
     lines: Sequence[Line] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of every step of the loop and of everything that was seen: equal runs have equal ones."""
+        seen = [self.digest, *map(str, self.lines), *map(str, self.failures)]
+        seen += [f"{cell} {count}" for cell, count in sorted(self.faults.items())]
+        return hashlib.blake2b("\n".join(seen).encode(), digest_size=16).hexdigest()
 
 
 class _Watched:

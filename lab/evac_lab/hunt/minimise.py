@@ -18,6 +18,7 @@ from evac_lab.golden import LOG, README, SCENARIO, in_order
 from evac_lab.hunt.honest import lies, pairs, still_ill
 from evac_lab.hunt.live import CALM_S, Failure, Lived, live
 from evac_lab.hunt.written import Plan, as_text, scenario_of
+from evac_lab.scenario.reading import Scenario
 from evac_lab.scenario.verbs import NotUnderstood, parse_step
 
 Item = TypeVar("Item")
@@ -33,6 +34,7 @@ class Minimiser:
     kind: str  # the failure that every cut must show again
     until_s: float
     on_cut: Callable[[str], None] = lambda _text: None
+    run: Callable[[Scenario, int], Lived] = lambda scenario, seed: live(scenario, seed=seed)
     tries: int = field(default=0, init=False)
     lived: Lived | None = field(default=None, init=False)  # of the last plan that failed
 
@@ -56,7 +58,7 @@ class Minimiser:
         if still_ill(scenario.steps) or any(lies(scenario.steps)):
             return False
         self.tries += 1
-        lived = live(scenario, seed=self.seed)
+        lived = self.run(scenario, self.seed)
         failed = any(failure.kind == self.kind for failure in lived.failures)
         if failed:
             self.lived = lived
@@ -98,7 +100,7 @@ class Minimiser:
             kept = sorted(index for group in groups for index in group)
             return {**plan, "timeline": [*(timeline[index] for index in kept), timeline[-1]]}
 
-        return without(_fewest(groups, lambda some: self.fails(without(some))))
+        return without(fewest(groups, lambda some: self.fails(without(some))))
 
     def _instances(self, plan: Plan) -> Plan:
         names = list(plan["instances"])
@@ -108,7 +110,7 @@ class Minimiser:
             gone = set(plan["instances"]) - set(names)
             return {**plan, "instances": kept, "timeline": _not_about(plan["timeline"], gone)}
 
-        return only(_fewest(names, lambda some: self.fails(only(some))))
+        return only(fewest(names, lambda some: self.fails(only(some))))
 
     def _nodes(self, plan: Plan) -> Plan:
         names = list(plan["nodes"])
@@ -129,7 +131,7 @@ class Minimiser:
         def fails(some: Sequence[str]) -> bool:
             return len(some) >= NODES_LEAST and self.fails(only(some))
 
-        return only(_fewest(names, fails))
+        return only(fewest(names, fails))
 
 
 def _mended(lines: Sequence[str], end_s: float) -> list[str]:
@@ -143,7 +145,7 @@ def _not_about(lines: Sequence[str], names: set[str]) -> list[str]:
     return [line for line in lines if names.isdisjoint(line.replace("@", " ").split())]
 
 
-def _fewest(items: Sequence[Item], fails: Callable[[Sequence[Item]], bool]) -> Sequence[Item]:
+def fewest(items: Sequence[Item], fails: Callable[[Sequence[Item]], bool]) -> Sequence[Item]:
     """Delta debugging (ddmin): leave out halves, quarters ... while what is left fails."""
     kept = list(items)
     parts = 2
