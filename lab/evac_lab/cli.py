@@ -29,8 +29,8 @@ from evac_lab.report import Row, as_json, as_object, print_outcome, print_rows, 
 from evac_lab.restarts import Restart, print_restarts, restarts
 from evac_lab.runner import Outcome
 from evac_lab.scenario.reading import Scenario, read
-from evac_lab.simulated.run import Doubles, simulate
 from evac_lab.view import View
+from evac_lab.watched import simulate_watched
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
@@ -123,14 +123,7 @@ def _subject(path: Path) -> tuple[Scenario, Golden | None]:
 
 def _simulated(scenario: Scenario, seed: int, console: Console) -> Outcome:
     with View(console) as view:
-        return simulate(
-            scenario,
-            seed=seed,
-            on_line=view.line,
-            on_picture=view.pictures,
-            progress=lambda _text: None,
-            doubles=Doubles(),
-        )
+        return simulate_watched(scenario, seed=seed, on_line=view.line, on_picture=view.pictures)
 
 
 def _rows_as_json(rows: Sequence[Row]) -> str:

@@ -70,7 +70,7 @@ def golden(directory: Path) -> Golden:
 
 def log_of(outcome: Outcome) -> str:
     """The text of a golden log: what happened, in order, and how it ended."""
-    lines = [*in_order(outcome.lines), verdict(outcome)]
+    lines = [*in_order(outcome.lines), *_at_rest(outcome), verdict(outcome)]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -82,13 +82,25 @@ def in_order(lines: Sequence[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: (round(line.at_s, 3), line.rank, line.what))
 
 
+def _at_rest(outcome: Outcome) -> list[Line]:
+    """What executes nowhere at the end, and what evac says of it."""
+    return [
+        Line(
+            at_s=outcome.end_s,
+            who="judge",
+            what=f"instance {name}: does not run",
+            why=str(outcome.instances.get(name, {}).get("status", "evac does not know it")),
+        )
+        for name, history in sorted(outcome.judgement.histories.items())
+        if history.node is None
+    ]
+
+
 def verdict(outcome: Outcome) -> Line:
     judged = outcome.judgement
-    down = sum(history.node is None for history in judged.histories.values())
     return Line(
         at_s=outcome.end_s,
         who="judge",
         what=f"{len(outcome.came_back)} came back, {len(judged.ran_twice)} ran twice, "
         f"{len(judged.lost)} lost",
-        why=f"{down} down as expected" if down and not judged.lost else "",
     )

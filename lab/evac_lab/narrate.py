@@ -41,9 +41,16 @@ def _instance(what: str) -> Callable[[Body], tuple[str, str]]:
 # In the order of cause and effect, which is their order within one moment.
 _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] = {
     "node.rebooted": ("monitor", _node("came back with a higher incarnation")),
+    "node.registered": (
+        "monitor",
+        lambda body: (
+            f"node {body['node']}: joining, incarnation {body['incarnation']}",
+            str(body.get("why", "")),
+        ),
+    ),
     "node.up": ("monitor", _node("up")),
     "node.suspect": ("monitor", _node("suspect")),
-    "node.fencing": ("monitor", _node("suspect → fencing")),
+    "node.fencing": ("monitor", _node("fencing")),
     "node.fencing_held": (
         "monitor",
         lambda body: (
@@ -71,6 +78,23 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
         lambda body: ("disarmed: nothing is fenced automatically", str(body["why"])),
     ),
     "cluster.armed": ("monitor", lambda body: ("armed", str(body["why"]))),
+    "instance.start_failed": ("scheduler", _instance("start failed on {node} ({kind})")),
+    "instance.exited": ("scheduler", _instance("ended by itself on {node} ({reason})")),
+    "instance.stopped": ("scheduler", _instance("stopped on {node}")),
+    "instance.started": (
+        "scheduler",
+        lambda body: (
+            f"instance {body['instance']}: runs on {body['node']} again (run {body['run']})",
+            str(body.get("why", "")),
+        ),
+    ),
+    "instance.evacuated": (
+        "scheduler",
+        lambda body: (
+            f"instance {body['instance']}: runs on {body['to_node']}, was on {body['from_node']}",
+            f"{body['took_s']:.1f} s after the proof",
+        ),
+    ),
     "evacuation.opened": (
         "scheduler",
         lambda body: (f"evacuation of {body['node']}: {body['instances']} instances", ""),
@@ -83,20 +107,10 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
         ),
     ),
     "instance.placed": ("scheduler", _instance("→ {node} (epoch {epoch})")),
-    "instance.evacuated": (
-        "scheduler",
-        lambda body: (
-            f"instance {body['instance']}: runs on {body['to_node']}, was on {body['from_node']}",
-            f"{body['took_s']:.1f} s after the proof",
-        ),
-    ),
     "evacuation.done": (
         "scheduler",
         lambda body: (f"evacuation of {body['node']}: done in {body['took_s']:.1f} s", ""),
     ),
-    "instance.start_failed": ("scheduler", _instance("start failed on {node} ({kind})")),
-    "instance.exited": ("scheduler", _instance("ended by itself on {node} ({reason})")),
-    "instance.stopped": ("scheduler", _instance("stopped on {node}")),
     "instance.double_run_suspected": ("scheduler", _instance("DOUBLE RUN SUSPECTED on {node}")),
     "instance.quarantined": ("scheduler", _instance("quarantined on {node}")),
 }
@@ -104,10 +118,15 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
 _RANKS: Final = {name: rank for rank, name in enumerate(_SENTENCES, start=1)}
 
 
+def _is_told_otherwise(name: str, body: Body) -> bool:
+    """The first start under an epoch is told by who asked for it: an evacuation, or a user."""
+    return name == "instance.started" and body["run"] == 1
+
+
 def narrate(name: str, body: Body, at_s: float) -> Line | None:
     """The line of an event, or None for events that are not told."""
     told = _SENTENCES.get(name)
-    if told is None:
+    if told is None or _is_told_otherwise(name, body):
         return None
     who, sentence = told
     what, why = sentence(body)

@@ -151,7 +151,7 @@ _EXPECT: Final = """\
 
 Judged at the end, from what the hypervisors did and from what the api says. `no violations`
 belongs into every scenario; it is the promise. That nothing ran twice is judged whatever the file
-expects.
+expects, and so are, at every step of a simulated run, the oracle's invariants.
 """
 
 _LOG: Final = """\
@@ -163,7 +163,7 @@ line, `operator` the end of an `evac` command, `judge` the last line; all else a
 ```text
    70.0  lab        power n1 off
    78.4  monitor    node n1: suspect                              silent; nothing is touched: ...
-   90.6  monitor    node n1: suspect → fencing                    silent for too long, and no ...
+   90.6  monitor    node n1: fencing                              silent for too long, and no ...
 ```
 
 ## Golden logs

@@ -77,6 +77,22 @@ def test_the_log_ends_with_how_it_ended() -> None:
     ]
 
 
+def test_the_log_says_what_does_not_run_at_the_end_and_what_evac_says_of_it() -> None:
+    lives = [Execution(instance="web-1", node="n1", started_s=-5, ended_s=10)]
+    outcome = replace(
+        _outcome(),
+        judgement=judge(lives, should_run=["web-1"], end_s=20, may_be_down=["web-1"]),
+        instances={"web-1": {"status": "pending: local_storage: n1 alone has it"}},
+        moved=[],
+    )
+
+    assert log_of(outcome).splitlines() == [
+        "   20.0  judge      instance web-1: does not run                  "
+        "pending: local_storage: n1 alone has it",
+        "   20.0  judge      0 came back, 0 ran twice, 0 lost",
+    ]
+
+
 def test_a_run_that_tells_something_else_is_a_difference_until_it_is_written(
     directory: Path,
 ) -> None:
