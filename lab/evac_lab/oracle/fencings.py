@@ -19,6 +19,7 @@ class Fencing:
     began_s: float
     automatic: bool
     counts: bool  # towards the blast radius: it had power, or nobody had read that it had none
+    forgiven: bool  # an operator has released a storm since the node fell silent
     proven_s: float | None = None  # by its power
     open: bool = True
 
@@ -42,6 +43,8 @@ class Fencings:
             self._released_at = flags.storm_released_at
             nodes = self._scene.picture.nodes.values()
             self._given_up = {node.node_id for node in nodes if node.state in _AWAY}
+            for fencing in self._last.values():
+                fencing.forgiven = True
         for before, node in changes.nodes:
             if node is not None and (before is None or before.state != node.state):
                 self._moved(node, changes)
@@ -80,7 +83,11 @@ class Fencings:
         )
         off = node.found_off and not scene.truth.machine(machine).on
         self._last[node.node_id] = Fencing(
-            node_id=node.node_id, began_s=changes.at_s, automatic=automatic, counts=not off
+            node_id=node.node_id,
+            began_s=changes.at_s,
+            automatic=automatic,
+            counts=not off,
+            forgiven=node.node_id in self._given_up,
         )
         if not automatic:
             return
@@ -113,7 +120,7 @@ class Fencings:
             for each in self._last.values()
             if each.automatic
             and each.counts
-            and each.node_id not in self._given_up
+            and not each.forgiven
             and (self._still_down(each) or (each.proven_s or float("-inf")) > since_s)
         ]
         registered = sum(node.state != "new" for node in scene.picture.nodes.values())

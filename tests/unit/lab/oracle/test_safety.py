@@ -512,6 +512,15 @@ def test_s8_who_was_away_when_a_storm_was_released_does_not_count(cluster: Histo
     assert cluster.broken == []
 
 
+def test_s8_what_an_operator_has_seen_stays_seen_when_the_node_is_back(cluster: History) -> None:
+    _cut_off(cluster, "n3")
+    cluster.state("n3", "up", incarnation=2)
+    cluster.commit()
+    _release_storm(cluster)
+    _cut_off(cluster, "n4")
+    assert cluster.broken == []
+
+
 def test_s8_who_was_back_before_counts_again(cluster: History) -> None:
     for node in ("n3", "n4"):
         cluster.state(node, "suspect")
