@@ -97,6 +97,11 @@ class SimulatedCluster:
         daemons = {daemon.name: daemon for daemon in self._nodes.daemons}
         return {**self._controllers.processes, **daemons}
 
+    @property
+    def digest(self) -> str:
+        """A fingerprint of the run so far: the same for the same seed."""
+        return self._kernel.loop.digest()
+
     # -- bringing it up ------------------------------------------------------------------------
 
     async def start(self) -> None:

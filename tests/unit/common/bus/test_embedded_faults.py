@@ -243,3 +243,139 @@ def test_the_same_seed_gives_the_same_run() -> None:
 
     digests = [run(seed, main(Duplicating())) for seed in (1, 1, 2)]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_cut_outward_the_broker_gives_up_and_tells_the_client() -> None:
+    async def main(loop: SeededLoop) -> list[bytes]:
+        cluster = Cluster(loop)
+        await cluster.start()
+        cluster.listen()
+        await asyncio.sleep(1)
+        cluster.node.link.set(outward=False, inward=True)
+        await cluster.scheduler.publish(command(b"1"))
+        await asyncio.sleep(1)
+        assert cluster.got == [b"1"]  # it hears, and nobody hears that it has heard
+        await asyncio.sleep(16)
+        assert cluster.node.health().connected
+        await asyncio.sleep(2)
+        assert not cluster.node.health().connected
+        assert [each.body for each in cluster.state.waiting(command_queue(NODE).name)] == [b"1"]
+        cluster.node.link.heal()
+        await asyncio.sleep(16)
+        return cluster.got
+
+    assert run(1, main) == [b"1", b"1"]
+
+
+def test_cut_inward_what_the_client_says_arrives_until_it_gives_up() -> None:
+    async def main(loop: SeededLoop) -> list[bytes]:
+        cluster = Cluster(loop)
+        await cluster.start()
+        cluster.listen()
+        await asyncio.sleep(1)
+        cluster.scheduler.link.set(outward=True, inward=False)
+        with pytest.raises(BusUnavailable):
+            await cluster.scheduler.publish(command(b"1"))
+        assert cluster.got == [b"1"]  # arrived, and its publisher does not know
+        await asyncio.sleep(14)
+        assert not cluster.scheduler.health().connected
+        return cluster.got
+
+    assert run(1, main) == [b"1"]
+
+
+def test_a_hung_process_is_given_up_by_the_broker_and_learns_of_it_when_it_goes_on() -> None:
+    async def main(loop: SeededLoop) -> list[bytes]:
+        cluster = Cluster(loop)
+        await cluster.start()
+        cluster.listen()
+        await asyncio.sleep(1)
+        loop.suspend(("node", 1))
+        cluster.node.freeze()
+        await cluster.scheduler.publish(command(b"1"))
+        await asyncio.sleep(17)
+        assert cluster.state.waiting(command_queue(NODE).name) == ()  # handed to the silent one
+        await asyncio.sleep(2)
+        assert [each.body for each in cluster.state.waiting(command_queue(NODE).name)] == [b"1"]
+        assert cluster.got == []
+        cluster.node.thaw()
+        loop.resume(("node", 1))
+        await asyncio.sleep(16)
+        assert cluster.node.health().connected
+        assert cluster.node.counters.reconnects == 1
+        return cluster.got
+
+    assert b"1" in run(1, main)
+
+
+def test_a_process_that_hangs_for_a_moment_keeps_its_connection() -> None:
+    async def main(loop: SeededLoop) -> list[bytes]:
+        cluster = Cluster(loop)
+        await cluster.start()
+        cluster.listen()
+        await asyncio.sleep(1)
+        loop.suspend(("node", 1))
+        cluster.node.freeze()
+        await cluster.scheduler.publish(command(b"1"))
+        await asyncio.sleep(10)
+        cluster.node.thaw()
+        loop.resume(("node", 1))
+        await asyncio.sleep(60)
+        assert cluster.node.counters.reconnects == 0
+        return cluster.got
+
+    assert run(1, main) == [b"1"]
+
+
+class Late(Clear):
+    def publishing(self, message: Outgoing) -> Fate:
+        return Fate((3000.0,)) if message.body == b"late" else Fate()
+
+
+def test_a_late_message_arrives_after_its_connection_is_gone_and_at_once_when_hurried() -> None:
+    async def main(loop: SeededLoop) -> None:
+        cluster = Cluster(loop)
+        await cluster.start()
+        cluster.listen()
+        link = cluster.scheduler.link
+        link.faults = Late()
+        with pytest.raises(BusUnavailable):
+            await cluster.scheduler.publish(command(b"late"))
+        link.cut()
+        await asyncio.sleep(60)
+        link.heal()
+        assert cluster.got == []
+        await asyncio.sleep(3000)
+        assert cluster.got == [b"late"]
+        with pytest.raises(BusUnavailable):
+            await cluster.scheduler.publish(command(b"late"))
+        link.hurry()
+        await asyncio.sleep(1)
+        assert cluster.got == [b"late"] * 2
+
+    run(1, main)
+
+
+def test_a_client_with_a_fast_clock_does_not_take_its_canary_for_old() -> None:
+    async def main(loop: SeededLoop) -> None:
+        loop.set_rate("node", 1.25)
+        cluster = Cluster(loop)
+        await cluster.start()
+        await asyncio.sleep(1000)
+        ages: list[float] = []
+
+        async def look() -> None:
+            canary_s = cluster.node.health().canary_at_s
+            assert canary_s is not None
+            ages.append(loop.time() - canary_s)
+
+        loop.spawn(("node", 1), look(), name="look")
+        await asyncio.sleep(0.1)
+        cluster.node.link.cut()
+        await asyncio.sleep(10)
+        loop.spawn(("node", 1), look(), name="look")
+        await asyncio.sleep(0.1)
+        assert 0 <= ages[0] <= 2
+        assert 10 <= ages[1] <= 15
+
+    run(1, main)
