@@ -88,9 +88,15 @@ class SimulatedDatabase:
         self._generation += 1
         with sqlite3.connect(self.path) as disk:
             self._saved.backup(disk)
-            disk.execute(f"PRAGMA user_version={self._generation}")
         disk.close()
+        # What PostgreSQL's system identifier and timeline are: it says that this is another one.
+        self.identity_file.write_text(f"restored-{self._generation}", encoding="utf-8")
         self.telling.restored()
+
+    @property
+    def identity_file(self) -> Path:
+        """Beside the database: written by whoever restores it, read by evac's own code."""
+        return Path(f"{self.path}.identity")
 
     # -- what a process asks ---------------------------------------------------------------------
 
