@@ -135,9 +135,12 @@ class SimulatedDatabase:
         self._sessions.pop(session, None)
 
     def lock_freed(self) -> None:
-        """A transaction ended: whoever waits longest for the lock tries again."""
-        if self.lock_queue:
-            self.lock_queue.pop(0).try_lock_again()
+        """A transaction ended: those who wait for the lock try again, until one has it."""
+        while self.lock_queue:
+            first = self.lock_queue.pop(0)
+            first.try_lock_again()
+            if first.in_transaction or first in self.lock_queue:
+                return
 
     # -- what happens to processes ---------------------------------------------------------------
 

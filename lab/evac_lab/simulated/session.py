@@ -110,9 +110,13 @@ class Session:
         delay_s = self._database.delay_s()
         if delay_s > 0:
             self._stop_waiting()
-            self._patience = self._later(delay_s, self._serve)
+            self._patience = self._later(delay_s, self._serve_now)
         else:
             self._serve()
+
+    def _serve_now(self) -> None:
+        self._patience = None
+        self._serve()
 
     def _from_server(self, result: Any, error: BaseException | None) -> None:
         _, inward = self._database.passes(self.endpoint)

@@ -296,6 +296,19 @@ def test_hung_inside_a_transaction_holds_the_others_only_until_it_counts_as_idle
     at_site(story)
 
 
+def test_a_slow_server_waits_no_longer_for_a_lock(at_site: Callable[[Story], Notes]) -> None:
+    async def story(site: Site) -> None:
+        await set_took(site.b, 1.0)
+        await site.begin_and_hang([])
+        site.database.turn(DatabaseState.SLOW)
+        began_s = site.loop.true_time
+        with pytest.raises(StoreUnavailable, match="locked"):
+            await set_took(site.b, 2.0)
+        assert LOCK_LIMIT_S <= site.loop.true_time - began_s < LOCK_LIMIT_S + 2
+
+    at_site(story)
+
+
 def test_who_waits_for_the_lock_gets_it_when_the_transaction_ends(
     at_site: Callable[[Story], Notes],
 ) -> None:
