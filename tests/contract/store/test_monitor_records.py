@@ -6,15 +6,17 @@ Each test runs on SQLite and PostgreSQL, so it also shows that the monitor's gra
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from evac_common.messages.reports import DomainSeen, Registered, SessionApplied
-from evac_common.model.states import NodeState
+from evac_common.model.states import NodeState, Trouble
 from evac_monitor.adapters.store import StoreRecords
 from evac_monitor.core.fencing import AttemptState, Resume
+from evac_monitor.core.gate import OnIsolated
 from evac_monitor.core.states import On
 from evac_monitor.core.wishes import Refuse
 from evac_monitor.ports import ClusterWish, NodeRow, NodeWish
@@ -296,10 +298,12 @@ async def test_a_new_term_is_given_once_when_the_database_is_another(bench: Benc
     await bench.up(1)
     if bench.database.dialect == "postgresql":
         identity = str(bench.database.value("SELECT database_identity FROM cluster_flags"))
-        system, _, timeline = identity.partition("/")
-        assert int(system) > 0
-        assert int(timeline) == 1
-        bench.database.sql("UPDATE cluster_flags SET database_identity = 'another/1'")
+        system, timeline, database, ledger = (int(part) for part in identity.split("/"))
+        assert timeline == 1
+        assert min(system, database, ledger) > 0
+        bench.database.sql(f"UPDATE cluster_flags SET database_identity = '{system}/1'")
+        assert not await bench.records.prepare(), "an older version knew less of the same database"
+        bench.database.sql("UPDATE cluster_flags SET database_identity = 'another/1/2/3'")
         rose = await asyncio.gather(*(racer.prepare() for racer in bench.racers))
         assert rose.count(True) == 1
         assert (await bench.records.snapshot(window_s=1)).flags.term == 2
@@ -329,3 +333,111 @@ async def test_the_ledger_is_read_for_a_session(bench: Bench) -> None:
     assert await bench.register(1, 1, DomainSeen(instance_id=an_id(50), epoch=1, running=True))
 
     assert bench.database.value("SELECT count(*) FROM outbox WHERE exchange = 'evac.command'") == 2
+
+
+async def test_a_node_that_somebody_heard_meanwhile_is_not_cut_off(bench: Bench) -> None:
+    await bench.up(1)
+    node = await bench.silent(1)
+    flags = (await bench.records.snapshot(window_s=3600)).flags
+    heard_at = datetime(2026, 1, 1, 11, tzinfo=UTC)
+
+    await bench.racers[1].note_heard({node.node_id: heard_at})
+
+    assert not await bench.records.begin_fencing(node, flags, [], "late")
+    again = await bench.node(1)
+    assert (again.state, again.heard_at) == (NodeState.SUSPECT, heard_at)
+    assert (await bench.records.snapshot(window_s=3600)).flags.last_fencing_at is None
+    assert await bench.records.begin_fencing(again, flags, [], "late")
+
+
+async def test_troubles_are_kept_said_and_cleared(bench: Bench) -> None:
+    await bench.up(1)
+    wrong = {Trouble.LIBVIRT: "no answer"}
+
+    assert await bench.records.change(
+        await bench.node(1), On.TROUBLED, "", silent_s=0, heard_at=None, troubles=wrong
+    )
+    node = await bench.node(1)
+    assert node.state is NodeState.DEGRADED
+    assert node.troubles == ({"reason": "libvirt", "why": "no answer"},)
+
+    assert await bench.records.change(node, On.RECOVERED, "", silent_s=0, heard_at=None)
+    node = await bench.node(1)
+    assert (node.state, node.troubles) == (NodeState.UP, ())
+    assert (bench.count("node.degraded"), bench.count("node.recovered")) == (1, 1)
+
+
+async def test_of_many_monitors_one_marks_a_node_isolated(bench: Bench) -> None:
+    await bench.up(1)
+    node = await bench.silent(1)
+
+    won = await asyncio.gather(
+        *(racer.mark_isolated(node, True, "it writes", OnIsolated.FENCE) for racer in bench.racers)
+    )
+
+    assert won.count(True) == 1
+    marked = await bench.node(1)
+    assert (marked.isolated, marked.generation) == (True, node.generation)
+    assert bench.count("node.isolated") == 1
+
+
+async def test_a_node_found_without_power_is_cut_off_in_a_storm_and_not_counted(
+    bench: Bench,
+) -> None:
+    await bench.up(1, 2)
+    dead, other = await bench.silent(1), await bench.silent(2)
+    assert await bench.records.declare_storm("half is gone", ["n1", "n2"])
+    flags = (await bench.records.snapshot(window_s=3600)).flags
+
+    assert not await bench.records.begin_fencing(other, flags, [], "late")
+    assert await bench.records.begin_fencing(dead, flags, [], "late", found_off=True)
+    node = await bench.node(1)
+    assert node.found_off
+    (doomed,) = await bench.records.doomed()
+    assert await prove(bench.records, node, doomed.attempts[0].attempt_id)
+    assert (await bench.node(1)).found_off
+    assert (await bench.records.snapshot(window_s=3600)).powered_off == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "open_"),
+    [
+        ("", 1),
+        ("UPDATE command SET incarnation = 7", 0),
+        ("UPDATE command SET next_at = '2025-12-31 00:00:00'", 0),
+        ("UPDATE node_state SET state = 'suspect'", 0),
+        ("UPDATE node_state SET isolated = TRUE", 0),
+    ],
+)
+async def test_what_is_unanswered_is_what_the_scheduler_still_sends_to_a_session(
+    bench: Bench, change: str, open_: int
+) -> None:
+    await bench.up(1)
+    body = "''" if bench.database.dialect == "postgresql" else "x''"
+    bench.database.sql(
+        "INSERT INTO command (id, node_id, instance_id, verb, epoch, run, term, incarnation,"
+        f" headers, body, sent, next_at, created_at) VALUES ('{an_id(9)}', '{an_id(1)}',"
+        f" '{an_id(8)}', 'stop', 1, 0, 1, 1, '{{}}', {body}, 1, '2099-01-01 00:00:00',"
+        " '2026-01-01 00:00:00')",
+        *([change] if change else []),
+    )
+
+    assert len(await bench.records.unanswered()) == open_
+
+
+async def test_of_many_monitors_one_says_that_a_disarm_lasts_and_one_that_it_ended(
+    bench: Bench,
+) -> None:
+    await bench.up(1)
+    bench.database.sql("UPDATE cluster_flags SET disarmed_until = '2099-01-01 00:00:00.000000'")
+
+    said = await asyncio.gather(*(r.remind_disarmed(every_s=300) for r in bench.racers))
+    assert len([each for each in said if each]) == 1
+    assert await bench.records.remind_disarmed(every_s=300) == ""
+    assert bench.count("cluster.still_disarmed") == 1
+
+    bench.database.sql("UPDATE cluster_flags SET disarmed_until = '2025-01-01 00:00:00.000000'")
+    said = await asyncio.gather(*(r.remind_disarmed(every_s=300) for r in bench.racers))
+    assert len([each for each in said if each]) == 1
+    assert bench.count("cluster.armed") == 1
+    assert (await bench.records.snapshot(window_s=3600)).flags.disarmed_until is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from evac_monitor.core import gate
 from evac_monitor.core.gate import Gate
+from evac_monitor.core.witnesses import Round, Sighting
 
 POLICY = gate.Policy(hold_off_s=60, blast_radius=0.34, fence_interval_s=10, fence_parallel=2)
 WELL = gate.Health(write_age_s=0.5, lag_s=0.0, canary_age_s=1.0)
@@ -122,3 +123,92 @@ def test_all_gates_open_means_few_dead_and_a_steady_view(
         assert steady_s >= POLICY.hold_off_s
         assert fencings < POLICY.fence_parallel
         assert not storm
+
+
+OFF = gate.Subject(found_off="its power was read off twice at b")
+ALIVE = Sighting(alive=True, why="it writes", at_s=0)
+
+
+@pytest.mark.parametrize(
+    ("told", "open_when_waiting", "open_when_fencing"),
+    [
+        (None, False, False),
+        (replace(ALIVE, alive=None), False, False),
+        (ALIVE, False, True),
+        (replace(ALIVE, alive=False), True, True),
+    ],
+)
+def test_the_second_channel_must_be_silent_too(
+    told: Sighting | None, open_when_waiting: bool, open_when_fencing: bool
+) -> None:
+    view, subject = replace(CALM, has_second_channel=True), gate.Subject(second=told)
+    fencing = replace(POLICY, on_isolated=gate.OnIsolated.FENCE)
+
+    assert gate.second_channel(view, subject, POLICY).open is open_when_waiting
+    assert gate.second_channel(view, subject, fencing).open is open_when_fencing
+
+
+@pytest.mark.parametrize(
+    ("failed", "reached", "mute", "expected"),
+    [
+        (3, 0, 0, True),
+        (2, 1, 0, True),
+        (2, 0, 1, True),
+        (1, 2, 0, False),
+        (1, 0, 2, False),
+        (2, 0, 0, True),
+        (1, 1, 0, False),
+        (1, 0, 1, False),
+        (1, 0, 0, True),
+        (0, 0, 1, False),
+        (0, 0, 0, True),
+    ],
+)
+def test_more_than_half_of_the_peers_asked_must_fail_to_reach_it(
+    failed: int, reached: int, mute: int, expected: bool
+) -> None:
+    names = ["a", "b", "c"]
+    told = Round(
+        failed=tuple(names[:failed]),
+        reached=tuple(names[failed : failed + reached]),
+        mute=tuple(names[failed + reached : failed + reached + mute]),
+        at_s=0,
+    )
+
+    answer = gate.peers(replace(CALM, has_peers=True), gate.Subject(peers=told), POLICY)
+    assert answer.open is expected
+
+
+def test_witnesses_that_have_not_answered_hold_and_absent_ones_say_so() -> None:
+    asked = replace(CALM, has_second_channel=True, has_peers=True)
+
+    assert shut(asked) == [Gate.SECOND_CHANNEL, Gate.PEERS]
+    absent = {answer.gate: answer.why for answer in gate.ask(CALM, NOBODY_ASKED, POLICY)}
+    assert absent[Gate.SECOND_CHANNEL] == "no second channel is configured"
+    assert absent[Gate.PEERS] == "no way to ask peers is configured"
+
+
+def test_a_node_without_power_passes_the_blast_radius_and_a_storm_and_nothing_else() -> None:
+    many = replace(CALM, dead=["n1", "n2"], storm=True, all_silent="the broker")
+    assert shut(many) == [Gate.BLAST_RADIUS, Gate.STORM]
+    assert shut(many, OFF) == []
+
+    every = replace(
+        many,
+        health=replace(WELL, canary_age_s=None),
+        steady_s=1,
+        recovering=True,
+        fencings=5,
+        disarmed_for_s=5,
+        has_second_channel=True,
+        has_peers=True,
+    )
+    assert set(gate.GATES) - set(shut(every, OFF)) == {Gate.BLAST_RADIUS, Gate.STORM}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"all_silent": "the broker"}, {"unread": ["n2"]}, {"recovering": True}],
+)
+def test_no_storm_while_it_may_end_by_itself(change: dict[str, Any]) -> None:
+    assert storm_of(replace(CALM, **({"dead": ["n1", "n2"]} | change))) == ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,3 +104,45 @@ def test_only_silence_without_deafness_ever_counts_against_a_node(
                 assert silent_s >= POLICY.suspect_after_s
             case suspicion.Change():
                 assert state is NodeState.SUSPECT
+
+
+def fell(at_s: float, *, count: int, first: int = 0) -> list[suspicion.Node]:
+    return [
+        replace(a_node(NodeState.UP, heard_s=at_s, name=f"n{number}"), node_id=f"{number:032x}")
+        for number in range(first, first + count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (fell(50, count=5), True),
+        (fell(50, count=1), False),  # one node alone is a node
+        (fell(50, count=2), True),
+        (fell(50, count=2) + fell(99, count=1, first=2), False),  # two of three
+        (fell(50, count=9) + fell(99, count=1, first=9), True),  # nearly all
+        (fell(50, count=8) + fell(99, count=2, first=8), False),
+        (fell(50, count=2) + fell(53, count=2, first=2), True),  # within one window
+        (fell(50, count=2) + fell(60, count=1, first=2), False),  # one after the others
+        (fell(10, count=1) + fell(50, count=4, first=1), True),  # one was dead long before
+    ],
+)
+def test_nearly_all_silent_within_a_window_are_silent_at_once(
+    nodes: list[suspicion.Node], expected: bool
+) -> None:
+    found = suspicion.all_at_once(nodes, 100, POLICY)
+
+    assert (found is not None) is expected
+
+
+def test_isolated_nodes_are_no_part_of_a_silent_broker() -> None:
+    nodes = [replace(node, isolated=True) for node in fell(50, count=3)]
+
+    assert suspicion.all_at_once(nodes, 100, POLICY) is None
+
+
+def test_what_another_monitor_heard_counts() -> None:
+    node = a_node(NodeState.UP, heard_s=10, elsewhere_s=95)
+
+    assert decide(100, node) == ()
+    assert decide(103, node) != ()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from evac_monitor.core.watch import INCARNATIONS_MAX, Vitals, Watch
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from evac_monitor.core.watch import INCARNATIONS_MAX, Elsewhere, Vitals, Watch
 
 N1 = "1" * 32
 
@@ -113,3 +117,42 @@ def test_each_new_connection_to_the_broker_tears_the_view_once() -> None:
     assert vitals.connection(5.0) == ""
     assert vitals.connection(None) == ""
     assert "came back" in vitals.connection(30.0)
+
+
+NOTED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_changed_note_of_another_monitor_counts_from_its_age() -> None:
+    elsewhere = Elsewhere(slack_s=7)
+    elsewhere.see("n1", NOTED, now=NOTED, now_s=100)
+    assert elsewhere.heard_s("n1") is None, "what was noted before we looked may be old"
+
+    later = NOTED + timedelta(seconds=5)
+    elsewhere.see("n1", later, now=later + timedelta(seconds=3), now_s=110)
+
+    assert elsewhere.heard_s("n1") == 107
+
+
+@pytest.mark.parametrize(("skew_s", "expected"), [(3600.0, 103.0), (-3600.0, 110.0)])
+def test_a_wall_clock_that_is_wrong_by_an_hour_makes_no_living_node_old(
+    skew_s: float, expected: float
+) -> None:
+    elsewhere = Elsewhere(slack_s=7)
+    elsewhere.see("n1", None, now=NOTED, now_s=100)
+
+    elsewhere.see("n1", NOTED, now=NOTED + timedelta(seconds=skew_s), now_s=110)
+
+    assert elsewhere.heard_s("n1") == expected
+
+
+def test_our_own_note_is_no_other_monitors_word_and_is_written_once_per_heartbeat() -> None:
+    elsewhere = Elsewhere(slack_s=7)
+    elsewhere.see("n1", None, now=NOTED, now_s=100)
+    assert elsewhere.is_news("n1", 99)
+    elsewhere.note("n1", 99, NOTED)
+
+    elsewhere.see("n1", NOTED, now=NOTED, now_s=101)
+
+    assert elsewhere.heard_s("n1") is None
+    assert not elsewhere.is_news("n1", 99)
+    assert elsewhere.is_news("n1", 101)

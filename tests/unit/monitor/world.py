@@ -20,7 +20,7 @@ from sqlalchemy import RowMapping, insert, select, text, update
 from evac_common.bus.embedded import EmbeddedBroker, EmbeddedBus, EmbeddedState, Link
 from evac_common.bus.inbox import outgoing, receive
 from evac_common.bus.permissions import node_permissions
-from evac_common.bus.port import Verdict
+from evac_common.bus.port import Consumer, Delivery, Handler, Offset, Queue, Verdict
 from evac_common.bus.topology import CONTROLLER_QUEUES, command_queue
 from evac_common.errors import BusUnavailable, Unroutable
 from evac_common.messages.codec import Envelope
@@ -38,6 +38,7 @@ from evac_common.store.migrations import migrate
 from evac_lab.simulated.clock import VirtualClock
 from evac_lab.simulated.loop import SeededLoop
 from evac_monitor.adapters.power_simulated import SimulatedBmc, SimulatedPower
+from evac_monitor.adapters.witnesses_simulated import SimulatedPeers, SimulatedSecondChannel
 from evac_monitor.service import serve
 from evac_monitor.settings import Settings
 
@@ -70,6 +71,7 @@ class Node:
     on: bool = True
     incarnation: int = 1
     term: int = 0
+    term_seen: int = 0
     life: int = 0
     domains: list[DomainSeen] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
@@ -77,6 +79,7 @@ class Node:
     bus: EmbeddedBus | None = None
     sequence: int = 0
     deaf: bool = False  # sessions arrive and are not applied
+    troubles: dict[str, str] = field(default_factory=dict)  # told in its heartbeats
 
     @property
     def node_id(self) -> str:
@@ -137,6 +140,7 @@ class Node:
                 incarnation=self.incarnation,
                 term=self.term,
                 sequence=self.sequence,
+                troubles=self.troubles,
             )
         )
 
@@ -148,6 +152,7 @@ class Node:
                 node_id=self.node_id,
                 incarnation=self.incarnation,
                 boot_id=f"boot-{self.incarnation}",
+                term_seen=self.term_seen,
                 dmi_uuid=self.dmi_uuid or uuid_of(self.name),
                 hostname=self.name,
                 daemon_version="0",
@@ -160,7 +165,10 @@ class Node:
 
     async def _session(self, envelope: Envelope, session: Session) -> Verdict:
         if session.incarnation != self.incarnation:
+            if session.term > self.term_seen:
+                self.term = 0  # it registers, as the real one does
             return Verdict.ACK
+        self.term_seen = max(self.term_seen, session.term)
         self.sessions.append(session)
         if self.deaf:
             return Verdict.ACK
@@ -187,6 +195,20 @@ class Node:
         await self.bus.publish(outgoing(message, envelope))
 
 
+class PartlyDeafBus(EmbeddedBus):
+    """Loses what the users in `unheard` say, heartbeats and all."""
+
+    unheard: frozenset[str] = frozenset()
+
+    async def consume(
+        self, queue: str | Queue, handler: Handler, *, prefetch: int, offset: Offset | None = None
+    ) -> Consumer:
+        async def hear(delivery: Delivery) -> Verdict:
+            return Verdict.ACK if delivery.user_id in self.unheard else await handler(delivery)
+
+        return await super().consume(queue, hear, prefetch=prefetch, offset=offset)
+
+
 @dataclass(slots=True)
 class World:
     loop: SeededLoop
@@ -203,6 +225,10 @@ class World:
     stores: dict[str, Store] = field(default_factory=dict)
     ends: list[asyncio.Task[Any]] = field(default_factory=list)
     wishes: int = 0
+    witnesses: bool = False  # there are a second channel and peers, and they say:
+    shown: dict[str, bool | None] = field(default_factory=dict)  # by node's name; else silent
+    reached: dict[str, bool | None] = field(default_factory=dict)  # by any peer; else not
+    unheard: dict[str, list[str]] = field(default_factory=dict)  # monitor → names of nodes
 
     # --- monitors ------------------------------------------------------------------------------
 
@@ -214,7 +240,8 @@ class World:
 
     async def _monitor(self, name: str, life: int) -> None:
         clock = VirtualClock(self.loop, seed=1, process=f"{name}/{life}")
-        bus = EmbeddedBus(self.state, user=MONITOR_USER, clock=clock)
+        bus = PartlyDeafBus(self.state, user=MONITOR_USER, clock=clock)
+        bus.unheard = frozenset(node_user(id_of(node)) for node in self.unheard.get(name, []))
         store = Store.open(
             self.url, service="monitor", clock=clock, connect=synchronous.connect, instance=name
         )
@@ -227,7 +254,19 @@ class World:
             stop=asyncio.Event(),
             power={PowerKind.IPMI: SimulatedPower(self._bmc)},
             secrets=SECRETS,
+            second_channel=SimulatedSecondChannel(self._is_shown) if self.witnesses else None,
+            peers=SimulatedPeers(self._is_reached) if self.witnesses else None,
         )
+
+    def _is_shown(self, node_id: str) -> bool | None:
+        return self.shown.get(self._name(node_id), False)
+
+    def _is_reached(self, peer_id: str, node_id: str) -> bool | None:
+        assert peer_id != node_id, "nobody is asked about itself"
+        return self.reached.get(self._name(node_id), False)
+
+    def _name(self, node_id: str) -> str:
+        return next(name for name, node in self.nodes.items() if node.node_id == node_id)
 
     def kill_monitor(self, name: str = "m1") -> None:
         """Kill -9: nothing of it runs any more; the kernel closes its sockets and files."""
@@ -395,11 +434,14 @@ def in_world(
     *,
     seed: int = 0,
     monitors: tuple[str, ...] = ("m1",),
+    witnesses: bool = False,
+    unheard: dict[str, list[str]] | None = None,
     **settings: Any,
 ) -> Result:
     """Run `test` in a fresh world, on virtual time. `template` is a migrated database."""
     loop = SeededLoop(seed)
     _GRAVES.append(loop)
+    worlds: list[World] = []
     path = template.with_name(f"world-{len(_GRAVES)}.sqlite")
     shutil.copy(template, path)
 
@@ -417,7 +459,10 @@ def in_world(
             api=EmbeddedBus(state, user=API_USER, clock=clock),
             store=Store.open(url, service="api", clock=clock, connect=synchronous.connect),
             settings=settings,
+            witnesses=witnesses,
+            unheard=unheard or {},
         )
+        worlds.append(world)
         job = loop.create_task(world.api.run(), name="api")
         await world.api.wait_connected()
         await world.api.declare(CONTROLLER_QUEUES)
@@ -434,6 +479,9 @@ def in_world(
         return loop.run_until_complete(main())
     finally:
         loop.close_quietly()
+        for world in worlds:
+            for store in (world.store, *world.stores.values()):
+                store.abandon()
 
 
 def make_template(path: Path) -> Path:

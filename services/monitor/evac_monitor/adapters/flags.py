@@ -103,10 +103,15 @@ async def declare_storm(tx: Transaction, why: str, names: Sequence[str]) -> bool
     return True
 
 
-async def count_fencing(tx: Transaction, seen: Flags) -> bool:
-    """Take the right to begin one fencing. False: another began, or the flags changed meanwhile."""
+async def count_fencing(tx: Transaction, seen: Flags, *, in_storm: bool) -> bool:
+    """Take the right to begin one fencing. False: another began, or the flags changed meanwhile.
+
+    `in_storm`: a storm does not forbid it (the node's power was read Off).
+    """
     flags = await tx.row(select(_FLAGS).where(_ROW).with_for_update())
-    if flags is None or flags["storm"] or flags["last_fencing_at"] != seen.last_fencing_at:
+    if flags is None or flags["last_fencing_at"] != seen.last_fencing_at:
+        return False
+    if flags["storm"] and not in_storm:
         return False
     if flags["recovering"]:
         return False

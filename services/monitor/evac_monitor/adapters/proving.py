@@ -32,7 +32,9 @@ async def begin_fencing(
     found_off: bool,
 ) -> bool:
     """Automatic: the turn is taken first, so two monitors cannot both begin one."""
-    if not await flags.count_fencing(tx, seen) or not await _unheard(tx, node):
+    if not await flags.count_fencing(tx, seen, in_storm=found_off):
+        return False
+    if not await _unheard(tx, node):
         return False
     return await _begin(
         tx, node, On.GATES_OPEN, answers, why, monitor, actor=rows.ACTOR, found_off=found_off

@@ -29,9 +29,11 @@ class Answers:
     """Since when each command has been unanswered, by our own monotonic clock."""
 
     _since_s: dict[str, dict[Asked, float]] = field(default_factory=dict)
+    _seen: bool = False  # since we began to count
 
     def see(self, outstanding: Iterable[Unanswered], now_s: float) -> None:
         """Remember what is open now; whatever is not is answered, or nobody asks any more."""
+        self._seen = True
         before, self._since_s = self._since_s, {}
         for each in outstanding:
             since_s = before.get(each.node_id, {}).get(each.asked, now_s)
@@ -39,14 +41,16 @@ class Answers:
 
     def forget(self) -> None:
         """We, or the broker, were away: what was not answered meanwhile could not be."""
-        self._since_s = {}
+        self._since_s, self._seen = {}, False
 
-    def why(self, node_id: str, now_s: float, limit_s: float, *, degraded: bool) -> str:
-        """Why it counts as not executing; empty: it does not.
+    def why(self, node_id: str, now_s: float, limit_s: float, *, degraded: bool) -> str | None:
+        """Why it counts as not executing; empty: it does not; None: we have not looked yet.
 
         Once it counts, it does so until nothing is open: a monitor that began to count later must
         not contradict the one that counted to the end.
         """
+        if not self._seen:
+            return None
         open_s = self._since_s.get(node_id, {})
         late = [now_s - since_s for since_s in open_s.values() if now_s - since_s >= limit_s]
         if late:
@@ -64,7 +68,7 @@ class Node:
     recorded: Collection[Trouble]
     told: Mapping[str, str] | None  # its own word, settled; None: not heard, or it just changed
     in_session: bool  # its last heartbeat was of its session
-    not_executing: str  # why; empty: it executes
+    not_executing: str | None  # why; empty: it executes; None: not known yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,10 @@ def decide(node: Node) -> Change | None:
     if Trouble.DAEMON_SILENT in node.recorded and not node.in_session:
         why = "its heartbeats arrive again, without its session"
         return Change(on=On.HEARD_WITHOUT_SESSION, troubles={}, why=why)
-    now = troubles(node.told, node.not_executing)
+    not_executing = node.not_executing
+    if not_executing is None and Trouble.NOT_EXECUTING in node.recorded:
+        not_executing = "as another monitor counted"
+    now = troubles(node.told, not_executing)
     if set(now) == set(node.recorded):
         return None
     if not now:
@@ -92,7 +99,7 @@ def decide(node: Node) -> Change | None:
     return Change(on=On.TROUBLED, troubles=now, why=sentence(now))
 
 
-def troubles(told: Mapping[str, str], not_executing: str) -> dict[Trouble, str]:
+def troubles(told: Mapping[str, str], not_executing: str | None) -> dict[Trouble, str]:
     """What is wrong with a node that is heard; what it says beyond what we know is passed over."""
     found = {trouble: told[trouble.value] for trouble in TOLD_TROUBLES if trouble.value in told}
     if not_executing:
