@@ -241,6 +241,29 @@ class InstanceQuarantined(OfInstance, name="instance.quarantined"):
     alarm: Literal[True] = True
 
 
+class InstanceAdopted(OfInstance, name="instance.adopted"):
+    """The database had forgotten an owner; it is in the ledger again, by its node's own word."""
+
+    node_id: Id
+    node: str
+    epoch: int
+
+
+class InstanceWaiting(OfInstance, name="instance.waiting"):
+    """An instance of a dead node does not run elsewhere for minutes; said again and again."""
+
+    node_id: Id
+    node: str = Field(description="The dead node.")
+    waits_s: float = Field(description="Since its evacuation item was opened, seconds.")
+    alarm: Literal[True] = True
+
+
+class InstanceUnreadable(OfInstance, name="instance.unreadable"):
+    """The stored declaration of an instance cannot be read: it is left as it is until it can."""
+
+    alarm: Literal[True] = True
+
+
 class OfEvacuation(Event, writer="scheduler"):
     subject_field: ClassVar[str] = "evacuation_id"
     evacuation_id: Id
@@ -322,6 +345,23 @@ class StillDisarmed(OfCluster, name="cluster.still_disarmed"):
 
 class Armed(OfCluster, name="cluster.armed"):
     """Automatic fencing is on again: an operator's wish, or the time limit ended."""
+
+
+class Recovering(OfCluster, name="cluster.recovering"):
+    """The database may have gone back in time: nothing is started, evacuated or cut off until every
+    node has shown what it runs.
+    """
+
+    alarm: Literal[True] = True
+    term: int = Field(description="The new term: every node needs a session in it.")
+
+
+class Recovered(OfCluster, name="cluster.recovered"):
+    """What runs where is known again, and the forgotten epochs are adopted."""
+
+    term: int
+    adopted: int = Field(description="Epochs that the ledger had forgotten.")
+    left_alone: int = Field(description="Domains that only an operator can judge; they run on.")
 
 
 class NodeStateChanged(OfNode, name="node.state"):

@@ -39,6 +39,12 @@ class Registered(Report, name="registered"):
     """The node's daemon started and asks for a session; repeated until one arrives."""
 
     boot_id: str = Field(max_length=64)
+    term_seen: int = Field(
+        default=0,
+        ge=0,
+        le=2**40,  # a number that nobody can come near, and from which one can go on
+        description="Highest term of a session that the node was ever given.",
+    )
     dmi_uuid: str = Field(max_length=64, description="DMI product UUID of the hardware.")
     hostname: str = Field(max_length=255, description="For display only.")
     daemon_version: str = Field(max_length=64)

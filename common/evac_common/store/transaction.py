@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import CursorResult, Executable, RowMapping, insert
+from sqlalchemy import URL, CursorResult, Executable, RowMapping, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evac_common.messages.codec import CONTENT_TYPE, Envelope, decode, encode
@@ -62,6 +62,11 @@ class Transaction:
         self._connection = connection
         self._bounded = bounded  # limits the time of one call on the connection
         self._writable = writable
+
+    @property
+    def database(self) -> URL:
+        """The address of the database that this transaction is on."""
+        return self._connection.engine.url
 
     async def execute(
         self, statement: Executable, parameters: Parameters | None = None

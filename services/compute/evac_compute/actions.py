@@ -73,7 +73,19 @@ class Actions:
                 if not told:
                     self._node.log.error("journal takes nothing", why=str(error))
                 told = replayed = True
+            except Exception:
+                # A defect. Kept as pending, the command would be acknowledged and never looked at
+                # until the daemon restarts; forgotten, it comes again and is a new try.
+                await self._forget(pending)
+                raise
             await asyncio.sleep(self._retry_s)
+
+    async def _forget(self, pending: Pending) -> None:
+        while True:
+            try:
+                return self._node.write(Settled(command_id=pending.command.command_id))
+            except JournalUnavailable:
+                await asyncio.sleep(self._retry_s)
 
     async def _once(self, pending: Pending, *, replayed: bool) -> None:
         command = pending.command

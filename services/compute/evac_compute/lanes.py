@@ -42,6 +42,11 @@ class Lanes:
     def quiet_since(self, instance_id: str, mark: int) -> bool:
         return not self.is_busy(instance_id) and self._touched.get(instance_id, 0) <= mark
 
+    async def quiet(self) -> None:
+        """Wait until everything that was submitted so far has ended."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
     def submit(self, instance_id: str, work: Work) -> None:
         """Do `work` after everything submitted for this instance before."""
         self._touch(instance_id)

@@ -65,6 +65,7 @@ class Registration:
                 node_id=node.identity.node_id,
                 incarnation=node.recorded.incarnation,
                 boot_id=node.identity.boot_id,
+                term_seen=node.recorded.term_seen,
                 dmi_uuid=node.identity.dmi_uuid,
                 hostname=node.identity.hostname,
                 daemon_version=__version__,
@@ -175,13 +176,15 @@ class Look:
     async def step(self) -> None:
         node = self._node
         try:
-            mark = self._lanes.mark()
+            mark, session = self._lanes.mark(), node.session
             domains = by_instance(await self._hypervisor.domains())
             node.hypervisor_answered()
             for instance_id in recovery.differences(node.recorded, domains, ()):
                 if self._lanes.quiet_since(instance_id, mark):
                     self.reconcile(instance_id)
-            if node.session is not None:
+            # A look that began in another session is not told in this one: it may be the only thing
+            # that the controllers of a new term ever learn.
+            if session is not None and session is node.session:
                 await self._bus.publish(node.outgoing(self._inventory(domains, mark)))
             self._sessions.rejoin_if_empty(len(domains), mark)
         except (Retryable, Unroutable) as error:

@@ -46,6 +46,7 @@ class Sessions:
         self._retry_s = retry_s
         self._on_applied = on_applied
         self._offered: Pending | None = None
+        self._leaving = False  # the term of the last session is over, its work is not yet
         self._event = asyncio.Event()
 
     def offer(self, pending: Pending) -> None:
@@ -85,6 +86,7 @@ class Sessions:
         if refused:
             self._refuse(command, refused)
             return
+        await self._leave_earlier_term(command)
         node.write(TermSeen(term=command.term), *([ProvenDead()] if command.proven_dead else []))
         plan = await self._carry_out(command)
         # Once proven dead, always: an older session that comes late does not change that.
@@ -108,6 +110,20 @@ class Sessions:
         )
         self._on_applied()
         node.wake_look.set()
+
+    async def _leave_earlier_term(self, command: Session) -> None:
+        """Obey nothing of the earlier term any more, and end what it began.
+
+        A term rises when the controllers' memory may have gone back in time. What this node shows
+        in the new one is all they learn of the past, so a start must not come to life behind it.
+        """
+        node = self._node
+        if node.session is not None and node.session.gen.term != command.term:
+            node.session = None
+            self._leaving = True
+        if self._leaving:
+            await self._lanes.quiet()
+            self._leaving = False
 
     async def _carry_out(self, command: Session) -> contract.Plan:
         """End what the contract names. Raises HypervisorUnreachable while that is not certain."""
@@ -149,6 +165,10 @@ class Sessions:
 
     def _refuse(self, command: Session, refused: checks.Refuse) -> None:
         self._node.log.warning("session refused", why=refused.why, term=command.term)
+        if command.term > self._node.recorded.term_seen:
+            # The controllers' memory went back to an earlier life of this node: tell them.
+            self._node.asks = True
+            self._node.wake_register.set()
         self._node.write(
             Settled(command_id=command.command_id),
             self._node.report(

@@ -116,6 +116,24 @@ class Records(Protocol):
         True: the term rose.
         """
 
+    async def ahead(self, node_id: str, incarnation: int, term: int) -> bool:
+        """It is heard in this session: if the database has not given it, begin a recovery.
+
+        True: the term rose.
+        """
+
+    async def session_anew(self, node: NodeRow) -> bool:
+        """Give a serving node a session of the present term, unless it has one."""
+
+    async def ask_to_register(self, node: NodeRow, incarnation: int) -> bool:
+        """Make a node that lives under this later incarnation say so."""
+
+    async def vouch(self, node: NodeRow, wish: NodeWish) -> bool:
+        """A fenced node needs not be heard in this recovery: an operator says that it is off."""
+
+    async def finish_recovery(self) -> str:
+        """End the recovery when the scheduler has done its part. Returns what was said."""
+
     async def probe(self) -> None:
         """Write something that changes nothing."""
 

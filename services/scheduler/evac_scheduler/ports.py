@@ -19,6 +19,8 @@ from evac_scheduler.core.evacuation import On, Slot
 from evac_scheduler.core.facts import Claim, Instance, Proof
 from evac_scheduler.core.orders import PoolSource
 from evac_scheduler.core.placement import NodeView
+from evac_scheduler.core.recovery import Adopt, LeftAlone, Waits
+from evac_scheduler.core.recovery import Sighting as Copy
 from evac_scheduler.core.reports import Speaker
 from evac_scheduler.core.sending import Sent
 
@@ -103,6 +105,29 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """An instance whose evacuation item is open for so long that a person should look."""
+
+    instance_id: str
+    instance: str
+    node_id: str  # the dead node
+    node: str
+    since: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A domain of an inventory, and whether the ledger's own rows explain it."""
+
+    instance_id: str
+    epoch: int
+    run: int
+    running: bool
+    explained: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """A command row, with what it takes to send it again."""
 
@@ -122,6 +147,36 @@ class Records(Protocol):
         """One planner at a time; held to the end of the transaction."""
 
     async def planned(self, took_s: float) -> None: ...
+
+    # a database that went back in time
+
+    async def distrust(self) -> str:
+        """Why nothing may be started or ended now: rows may be missing. Empty: all is well."""
+
+    async def taken(self, speaker: Speaker) -> None:
+        """An inventory of this node was taken in, in its present session."""
+
+    async def remembered(self, node_id: str) -> Mapping[str, Mapping[str, Any]]:
+        """What earlier inventories of this node showed and the ledger did not explain."""
+
+    async def show(
+        self,
+        speaker: Speaker,
+        shown: Sequence[Shown],
+        *,
+        before: Mapping[str, Mapping[str, Any]],
+        gone: Collection[str],
+    ) -> None:
+        """Remember that it shows these. `before`: as remembered; `gone`: surely not on it now."""
+
+    async def recovery(self) -> Waits | Adopt | None:
+        """What the recovery in progress waits for or comes to. None: there is none to do."""
+
+    async def adopt(self, epoch: Copy) -> Claim:
+        """A forgotten epoch into the ledger, with its node's word as the proof."""
+
+    async def recovered(self, adopted: Sequence[Copy], left: Sequence[LeftAlone]) -> None:
+        """Every copy of this recovery is judged, and the monitor may end it."""
 
     # reads
 
@@ -203,6 +258,9 @@ class Records(Protocol):
 
     async def finished(self) -> list[Evacuation]:
         """Close the open evacuations without open items, and return them."""
+
+    async def overdue(self, *, open_s: float, again_s: float) -> list[Overdue]:
+        """Items open for longer than `open_s` and not alarmed within `again_s`; by instance."""
 
     async def planned_evacuations(self, instance_ids: Collection[str]) -> list[MovedItem]:
         """The open evacuations that these instances have open items in, one row per item."""

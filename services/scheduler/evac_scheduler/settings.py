@@ -85,6 +85,15 @@ class Settings(ServiceSettings):
     stable_s: float = Field(
         default=600.0, gt=0, le=86400, description="A guest that ran this long restarts at once."
     )
+    open_alarm_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86400,
+        description="Alarm when an instance of a dead node does not run elsewhere after this.",
+    )
+    open_alarm_again_s: float = Field(
+        default=1800.0, gt=0, le=86400, description="Pause before that alarm is repeated."
+    )
     reconnect_cap_s: float = Field(
         default=15.0, gt=0, le=300, description="Longest pause between tries to reach the broker."
     )
@@ -139,4 +148,6 @@ class Settings(ServiceSettings):
             resend_min_s=self.resend_min_s,
             resend_max_s=self.resend_max_s,
             stop_grace_s=self.stop_grace_s,
+            open_alarm_s=self.open_alarm_s,
+            open_alarm_again_s=self.open_alarm_again_s,
         )

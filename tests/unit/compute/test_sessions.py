@@ -198,3 +198,75 @@ def test_a_start_that_ends_while_the_look_is_answered_keeps_the_incarnation() ->
         assert world.incarnation == 1
 
     in_world(test)
+
+
+def test_a_new_term_begins_when_nothing_of_the_old_one_can_come_to_life_any_more() -> None:
+    """What the node shows in it is all that the controllers learn of what they forgot."""
+
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.start_delay_s = 20.0
+        await world.say(world.start("web"))
+        await world.settle(2)
+
+        await world.say(world.session(term=TERM + 1))
+        await world.settle(5)
+        assert len(world.all(SessionApplied)) == 1
+        await world.say(world.start("late"))
+        await world.hear(SessionApplied, count=2)
+        await world.settle(15)
+
+        told = [each for each in world.all(Inventory) if each.term == TERM + 1]
+        assert told
+        for inventory in told:
+            assert [each.instance_id for each in inventory.domains] == [id_of("web")]
+        assert world.executing() == [("web", 1, 1)]
+        assert world.all(CommandRefused)[-1].reason is RefusalReason.NO_SESSION
+
+    in_world(test)
+
+
+def test_a_look_that_began_in_the_old_term_is_not_told_in_the_new_one() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.answer_delays_s["domains"] = 3.0
+        await world.settle(12)
+        await world.say(world.start("web"))
+        await world.hear(Started)
+        world.hypervisor.answer_delays_s["domains"] = 0.5
+        for term in range(TERM + 1, TERM + 12):
+            await world.say(world.session(term=term))
+            await world.settle(1.7)
+        await world.settle(15)
+
+        for inventory in world.all(Inventory):
+            if inventory.term > TERM:
+                assert [each.instance_id for each in inventory.domains] == [id_of("web")]
+        assert world.all(Inventory)[-1].term == TERM + 11
+
+    in_world(test)
+
+
+def test_a_session_of_a_higher_term_for_an_earlier_life_makes_the_node_register() -> None:
+    """The controllers' memory went back in time: they must be told of this life."""
+
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.reboot()
+        world.start_daemon()
+        await world.into_session()
+        registered = len(world.all(Registered))
+        await world.say(world.session(term=TERM + 1, incarnation=world.incarnation - 1))
+
+        again = await world.hear(Registered, count=registered + 1)
+        assert (again.incarnation, again.term_seen) == (2, TERM)
+        await world.say(world.session(term=TERM + 1))
+        await world.hear(SessionApplied, count=3)
+        await world.settle()
+
+        registered = len(world.all(Registered))
+        await world.say(world.session(term=TERM, incarnation=world.incarnation - 1))
+        await world.settle(10)
+        assert len(world.all(Registered)) == registered, "an old one that comes late does not"
+
+    in_world(test)

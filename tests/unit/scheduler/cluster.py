@@ -160,6 +160,33 @@ class Cluster:
         )
         await self.node_is(name, NodeState.FENCED)
 
+    async def recovering(self, term: int, *names: str) -> None:
+        """What the monitor does when the database went back in time: these nodes are in the term.
+
+        The others are given no session yet.
+        """
+        flags = nodes.cluster_flags
+        async with self.store.transaction() as tx:
+            await tx.execute(
+                update(flags).values(
+                    term=term,
+                    recovering=True,
+                    recovering_reason="a backup was restored",
+                    recovering_since=self.clock.now(),
+                )
+            )
+        for name in names:
+            await self.node_is(name, NodeState.UP, term=term)
+
+    async def recovered(self, term: int) -> bool:
+        """What the monitor does when the scheduler has done its part. False: it has not."""
+        flags, done = nodes.cluster_flags, placement.recovery
+        if not await self.rows(select(done).where(done.c.term == term)):
+            return False
+        async with self.store.transaction() as tx:
+            await tx.execute(update(flags).values(recovering=False, recovering_reason=""))
+        return True
+
     async def pool(self, name: str, *on: str) -> None:
         now = self.clock.now()
         await self._insert(
@@ -291,10 +318,11 @@ class Cluster:
         *domains: reports.DomainSeen,
         exited: Sequence[reports.DomainSeen] = (),
         released: dict[str, int] | None = None,
+        term: int = TERM,
     ) -> reports.Inventory:
         return reports.Inventory(
             node_id=id_of(node),
-            term=TERM,
+            term=term,
             incarnation=self.incarnations[node],
             sequence=sequence,
             domains=list(domains),

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 
-from evac_common.errors import StoreUnavailable
 from evac_common.messages import events
 from evac_common.store import nodes
-from evac_common.store.engine import Store
 from evac_common.store.transaction import Transaction
 from evac_monitor.adapters import rows
 from evac_monitor.core.gate import Answer, Gate

@@ -12,7 +12,7 @@ from evac_common.messages import events
 from evac_common.model.states import NodeState, ProofKind
 from evac_common.store import nodes, outbox
 from evac_common.store.transaction import Transaction
-from evac_monitor.adapters import attempts, flags, rows, wishes
+from evac_monitor.adapters import attempts, flags, recovering, rows, wishes
 from evac_monitor.core import fencing
 from evac_monitor.core.gate import Answer
 from evac_monitor.core.states import On
@@ -142,6 +142,7 @@ async def prove_off(
         # Another monitor took this try over; the readings are as good as its own will be.
         await attempts.abandon(tx, node.node_id, why)
     await attempts.abandon(tx, node.node_id, why, but=[attempt_id])
+    await recovering.proven_down(tx, node, node.since)
     await _fenced(tx, moved, ProofKind.POWER, evidence, rows.ACTOR, why)
     return True
 
@@ -155,9 +156,23 @@ async def confirm_down(tx: Transaction, node: NodeRow, wish: NodeWish) -> bool:
     if moved is None:
         return False
     await attempts.abandon(tx, node.node_id, why)
+    await recovering.proven_down(tx, node, tx.now)
     evidence = {"operator": wish.actor, "reason": wish.reason, "wish_id": wish.wish_id}
     await _fenced(tx, moved, ProofKind.OPERATOR, evidence, wish.actor, why)
     await wishes.answer(tx, wish.wish_id, succeeded=True, why=f"the node is fenced: {why}")
+    return True
+
+
+async def vouch(tx: Transaction, node: NodeRow, wish: NodeWish) -> bool:
+    """It is fenced by a proof of before the database went back in time, and off now too."""
+    if not await lock(tx, node):
+        return False
+    await recovering.proven_down(tx, node, tx.now)
+    why = f"it is off now too: {wish.actor} vouches: {wish.reason}"
+    await tx.audit(
+        actor=wish.actor, action="node.vouched", subject=node.node_id, reason=wish.reason
+    )
+    await wishes.answer(tx, wish.wish_id, succeeded=True, why=why)
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from evac_common.messages.reports import Registered, SessionApplied
 from evac_common.model.states import NodeState, ProofKind
 from evac_common.store import intent, nodes, outbox, placement
 from evac_common.store.transaction import Transaction
-from evac_monitor.adapters import attempts, rows, wishes
+from evac_monitor.adapters import attempts, recovering, rows, wishes
 from evac_monitor.core import registration
 from evac_monitor.core.states import On
 from evac_monitor.ports import Flags, Handled, NodeRow
@@ -52,13 +53,19 @@ async def register(tx: Transaction, report: Registered) -> Handled:
         ],
     )
     owners = await _owners(tx, node.node_id, [seen.instance_id for seen in report.inventory])
-    match registration.decide(recorded, told, owners):
+    decision = registration.decide(recorded, told, owners)
+    refused = isinstance(decision, registration.Refuse)
+    if not refused and recovering.was_never_given(node, flags, report.term_seen):
+        why = f"{node.name} has seen term {report.term_seen}, which it was not given here"
+        await recovering.begin(tx, flags, why, above=report.term_seen)
+        flags = await rows.read_flags(tx) or flags
+    match decision:
         case registration.Ignore(why=why):
             return Handled(changed=False, why=why)
         case registration.Refuse(why=why):
             return await _refuse(tx, node, why)
         case registration.StillAlive() as alive:
-            return await _still_alive(tx, node, alive)
+            return await _still_alive(tx, node, flags, alive)
         case registration.OpenSession() as session:
             return await _open(tx, node, flags, session, report)
 
@@ -114,7 +121,8 @@ async def _open(
     decision: registration.OpenSession,
     report: Registered,
 ) -> Handled:
-    if _joining_already(node, flags, report) and await _send_again(tx, node, decision.contract):
+    contract = recovering.kept(flags, decision.contract)
+    if _joining_already(node, flags, report) and await _send_again(tx, node, contract):
         return Handled(changed=False, why="the same session was sent again")
     command_id = tx.clock.new_id()
     moved = await rows.move(
@@ -137,8 +145,47 @@ async def _open(
         )
     await _write_facts(tx, report)
     await _emit_arrival(tx, moved, node, decision)
-    await tx.send(_session(moved, command_id, decision.contract), message_id=command_id)
+    await tx.send(_session(moved, command_id, contract), message_id=command_id)
     return Handled(changed=True, why=decision.why)
+
+
+async def session_anew(tx: Transaction, node: NodeRow) -> bool:
+    """Give a node that serves a session of the present term, without waiting until it asks.
+
+    It takes nothing away: what the node shows is not known here. Lost, it is sent again (`remind`).
+    """
+    command_id = tx.clock.new_id()
+    moved = await recovering.move(tx, node, command_id)
+    if moved is None:
+        return False
+    contract = registration.Contract(allowed=await recovering.allowed(tx, moved))
+    await tx.send(_session(moved, command_id, contract), message_id=command_id)
+    return True
+
+
+async def ask_to_register(tx: Transaction, node: NodeRow, incarnation: int) -> bool:
+    """Make a node of a later life than we know tell us about it.
+
+    It refuses a session of a higher term for an earlier life, and registers. False: there is no
+    earlier life to name.
+    """
+    flags = await rows.read_flags(tx)
+    earlier = node.incarnation or incarnation - 1
+    if flags is None or not 1 <= earlier < incarnation:
+        return False
+    command_id = tx.clock.new_id()
+    await tx.send(
+        Session(
+            node_id=node.node_id,
+            command_id=command_id,
+            term=flags.term,
+            incarnation=earlier,
+            allowed={},
+            superseded={},
+        ),
+        message_id=command_id,
+    )
+    return True
 
 
 def _joining_already(node: NodeRow, flags: Flags, report: Registered) -> bool:
@@ -201,9 +248,10 @@ async def _refuse(tx: Transaction, node: NodeRow, why: str) -> Handled:
 
 
 async def _still_alive(
-    tx: Transaction, node: NodeRow, decision: registration.StillAlive
+    tx: Transaction, node: NodeRow, flags: Flags, decision: registration.StillAlive
 ) -> Handled:
     """It keeps nothing: when it is empty it raises its incarnation and comes back by itself."""
+    contract, node = recovering.kept(flags, decision.contract), replace(node, term=flags.term)
     first = await _say_once(tx, node, "node.fenced_alive", decision.why)
     if first:
         await tx.emit(
@@ -214,15 +262,15 @@ async def _still_alive(
                 incarnation=node.incarnation,
             )
         )
-    if not await _send_again(tx, node, decision.contract, proven_dead=True):
+    if not await _send_again(tx, node, contract, proven_dead=True):
         command_id = tx.clock.new_id()
         await tx.execute(
             nodes.node_state.update()
             .where(nodes.node_state.c.node_id == node.node_id)
             .where(nodes.node_state.c.generation == node.generation)
-            .values(session_command_id=command_id)
+            .values(session_command_id=command_id, term=flags.term)
         )
-        session = _session(node, command_id, decision.contract, proven_dead=True)
+        session = _session(node, command_id, contract, proven_dead=True)
         await tx.send(session, message_id=command_id)
     return Handled(changed=first, why=decision.why)
 

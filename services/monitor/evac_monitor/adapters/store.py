@@ -35,11 +35,14 @@ from evac_monitor.ports import ClusterWish, Doomed, Flags, Handled, NodeRow, Nod
 
 _STATE = nodes.node_state
 _PROOF = nodes.proof_node
+_RECOVERING_SINCE = nodes.cluster_flags.c.recovering_since
 
 # Read several times a second, so made once.
 _ALL_NODES: Final = rows.NODES.order_by(_STATE.c.node_id)
 _DOOMED: Final = rows.NODES.where(
-    _STATE.c.state.in_((NodeState.FENCING.value, NodeState.BLOCKED.value))
+    _STATE.c.state.in_((NodeState.FENCING.value, NodeState.BLOCKED.value)),
+    # Decided in a past that the database forgot parts of: the node may be well and serve since.
+    ~exists().where(nodes.cluster_flags.c.recovering, _STATE.c.since < _RECOVERING_SINCE),
 ).order_by(_STATE.c.since, _STATE.c.node_id)
 _POWERED_OFF: Final = (
     select(_PROOF.c.node_id, _PROOF.c.created_at, _PROOF.c.evidence)
@@ -81,6 +84,7 @@ class StoreRecords:
     def __init__(self, store: Store, *, monitor: str) -> None:
         self._store = store
         self._monitor = monitor
+        self._position: int | None = None  # of the database's own count, as last read
 
     async def _once(self, step: Callable[[Transaction], Awaitable[bool]]) -> bool:
         """Run a compare-and-set; False also when another monitor inserted the same row first."""
@@ -91,8 +95,27 @@ class StoreRecords:
             return False
 
     async def prepare(self) -> bool:
-        seen = await flags.identity(self._store)
-        return await self._once(lambda tx: flags.prepare(tx, seen))
+        async def step(tx: Transaction) -> bool:
+            rose, self._position = await recovering.prepare(tx, self._position)
+            return rose
+
+        return await self._once(step)
+
+    async def ahead(self, node_id: str, incarnation: int, term: int) -> bool:
+        return await self._once(lambda tx: recovering.ahead(tx, node_id, incarnation, term))
+
+    async def session_anew(self, node: NodeRow) -> bool:
+        return await self._once(lambda tx: registering.session_anew(tx, node))
+
+    async def ask_to_register(self, node: NodeRow, incarnation: int) -> bool:
+        return await self._once(lambda tx: registering.ask_to_register(tx, node, incarnation))
+
+    async def vouch(self, node: NodeRow, wish: NodeWish) -> bool:
+        return await self._once(lambda tx: proving.vouch(tx, node, wish))
+
+    async def finish_recovery(self) -> str:
+        async with self._store.transaction() as tx:
+            return await recovering.finish(tx)
 
     async def probe(self) -> None:
         async with self._store.transaction() as tx:
@@ -352,6 +375,8 @@ class StoreRecords:
                     succeeded, why = await flags.arm(tx, wish)
                 case ClusterVerb.STORM_RELEASE:
                     succeeded, why = await flags.release_storm(tx, wish)
+                case ClusterVerb.RESTORED:
+                    succeeded, why = await recovering.restored(tx, wish)
             await wishes.answer(tx, wish.wish_id, succeeded=succeeded, why=why)
             await tx.audit(
                 actor=wish.actor,

@@ -25,6 +25,7 @@ class On(StrEnum):
     TROUBLED = "troubled"  # alive and in trouble, or its troubles are others than before
     RECOVERED = "recovered"  # alive, and nothing is wrong with it any more
     SHOWN_ALIVE = "shown_alive"  # silent, and a second channel shows the host alive
+    TERM_ROSE = "term_rose"  # its session is of a term that is over
     GATES_OPEN = "gates_open"  # silent for fence_after_s and every gate is open
     OPERATOR_FENCE = "operator_fence"  # an operator wants it cut off
     POWER_PROVEN = "power_proven"  # its BMC read Off twice
@@ -52,15 +53,18 @@ TABLE: Final = (
     Row(_JOINING, On.REGISTERED, _JOINING, "it asked again and its contract has changed"),
     Row(_JOINING, On.HIGHER_INCARNATION, _JOINING, "it rebooted before its session was applied"),
     Row(_JOINING, On.SESSION_APPLIED, _UP, "nothing superseded is left on it"),
+    Row(_JOINING, On.TERM_ROSE, _JOINING, "it needs a session of the new term"),
     Row(_JOINING, On.SILENT, _SUSPECT, "silent while joining; nothing is touched"),
     Row(_JOINING, On.OPERATOR_FENCE, _FENCING, "an operator decided"),
     Row(_UP, On.REGISTERED, _JOINING, "its daemon restarted and needs its session again"),
     Row(_UP, On.HIGHER_INCARNATION, _JOINING, "it rebooted; what it ran is gone"),
+    Row(_UP, On.TERM_ROSE, _JOINING, "it needs a session of the new term"),
     Row(_UP, On.SILENT, _SUSPECT, "silent; nothing is touched"),
     Row(_UP, On.OPERATOR_FENCE, _FENCING, "an operator decided"),
     Row(_UP, On.TROUBLED, _DEGRADED, "alive and in trouble; it receives nothing new"),
     Row(_DEGRADED, On.TROUBLED, _DEGRADED, "its troubles have changed"),
     Row(_DEGRADED, On.RECOVERED, _UP, "nothing is wrong with it any more"),
+    Row(_DEGRADED, On.TERM_ROSE, _JOINING, "it needs a session of the new term"),
     Row(_DEGRADED, On.SILENT, _SUSPECT, "silent; nothing is touched"),
     Row(_DEGRADED, On.HEARD_WITHOUT_SESSION, _JOINING, "it speaks again and needs a session"),
     Row(_DEGRADED, On.REGISTERED, _JOINING, "its daemon restarted and needs its session again"),

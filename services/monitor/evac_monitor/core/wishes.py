@@ -18,6 +18,7 @@ class ClusterVerb(StrEnum):
     DISARM = "disarm"
     ARM = "arm"
     STORM_RELEASE = "storm_release"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from evac_common.model.states import NodeState
 from evac_monitor.core import wishes
 from evac_monitor.core.wishes import Verb
 from evac_monitor.loops.pulse import feel_connection
+from evac_monitor.loops.recovery import recover, vouched
 from evac_monitor.loops.tick import heard_at_wall
 from evac_monitor.ports import NodeRow, NodeWish
 from evac_monitor.process import Monitor
@@ -30,6 +31,7 @@ async def sweep(monitor: Monitor) -> None:
     said = await monitor.records.remind_disarmed(every_s=monitor.settings.remind_disarmed_s)
     if said:
         monitor.log.warning("cluster", why=said)
+    await recover(monitor)
     await _note_heard(monitor)
 
 
@@ -41,7 +43,8 @@ async def _node_wishes(monitor: Monitor) -> None:
         # Each on a fresh read: one wish may change what the next one meets.
         snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
         node = next((row for row in snapshot.nodes if row.node_id == wish.node_id), None)
-        await _node_wish(monitor, wish, node)
+        if not await vouched(monitor, snapshot.flags, wish, node):
+            await _node_wish(monitor, wish, node)
 
 
 async def _node_wish(monitor: Monitor, wish: NodeWish, node: NodeRow | None) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import RowMapping, Select, and_, exists, func, insert, not_, select, update
 
+from evac_common.messages.events import InstanceWaiting
 from evac_common.model.states import EvacuationState, ItemState, NodeState, OperationState
-from evac_common.store.intent import node_spec, node_wish
+from evac_common.store.intent import instance_spec, node_spec, node_wish
 from evac_common.store.nodes import node_state, proof_node
+from evac_common.store.outbox import event
 from evac_common.store.placement import evacuation, evacuation_item, scheduler_wish_outcome
 from evac_common.store.transaction import Transaction
 from evac_scheduler.core import evacuation as items
 from evac_scheduler.core.facts import Instance, Proof
-from evac_scheduler.ports import Evacuation, ItemChange, MovedItem, Wish
+from evac_scheduler.ports import Evacuation, ItemChange, MovedItem, Overdue, Wish
 
 _OPEN = evacuation_item.c.state.in_([state.value for state in items.OPEN])
 
@@ -43,6 +46,44 @@ def _moved(row: RowMapping) -> MovedItem:
 
 class Evacuations:
     tx: Transaction
+
+    async def overdue(self, *, open_s: float, again_s: float) -> list[Overdue]:
+        now = self.tx.now
+        lately = exists().where(
+            event.c.subject == evacuation_item.c.instance_id,
+            event.c.name == InstanceWaiting.name,
+            event.c.created_at > now - timedelta(seconds=again_s),
+        )
+        rows = await self.tx.rows(
+            select(
+                evacuation_item.c.instance_id,
+                func.coalesce(instance_spec.c.name, evacuation_item.c.instance_id).label("name"),
+                evacuation.c.node_id,
+                func.coalesce(node_spec.c.name, evacuation.c.node_id).label("node"),
+                evacuation_item.c.created_at,
+                evacuation_item.c.reason,
+            )
+            .select_from(
+                evacuation_item.join(evacuation, evacuation.c.id == evacuation_item.c.evacuation_id)
+                .outerjoin(node_spec, node_spec.c.id == evacuation.c.node_id)
+                .outerjoin(instance_spec, instance_spec.c.id == evacuation_item.c.instance_id)
+            )
+            .where(_OPEN, evacuation_item.c.created_at <= now - timedelta(seconds=open_s), ~lately)
+            .order_by(evacuation_item.c.created_at.desc(), evacuation_item.c.instance_id)
+        )
+        # Of two evacuations of one instance the older one tells how long it waits.
+        found = {
+            row["instance_id"]: Overdue(
+                instance_id=row["instance_id"],
+                instance=row["name"],
+                node_id=row["node_id"],
+                node=row["node"],
+                since=row["created_at"],
+                reason=row["reason"],
+            )
+            for row in rows
+        }
+        return [found[instance_id] for instance_id in sorted(found)]
 
     async def evacuation_id(self, node_id: str, incarnation: int) -> str:
         found = await self.tx.scalar(

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
+from pydantic import ValidationError
 from sqlalchemy import (
     RowMapping,
     Select,
+    String,
     and_,
     bindparam,
     case,
+    cast,
     exists,
     false,
     func,
+    literal,
+    literal_column,
     not_,
     or_,
     select,
@@ -22,7 +27,15 @@ from sqlalchemy import (
 
 from evac_common.model.identity import Gen
 from evac_common.model.manifest import InstanceManifest
-from evac_common.model.states import EvacuationState, NodeState, Phase, PoolKind, RunStrategy
+from evac_common.model.states import (
+    SUPPORTED_STRATEGIES,
+    EvacuationState,
+    NodeState,
+    Phase,
+    PoolKind,
+    RunStrategy,
+)
+from evac_common.store import regress
 from evac_common.store.intent import instance_spec, node_spec, node_wish, pool
 from evac_common.store.nodes import node_state, proof_node
 from evac_common.store.outbox import event
@@ -33,6 +46,7 @@ from evac_common.store.placement import (
     proof_release,
     reservation,
     scheduler_wish_outcome,
+    sighting,
 )
 from evac_common.store.transaction import Transaction
 from evac_scheduler.core.evacuation import Slot
@@ -42,7 +56,10 @@ from evac_scheduler.core.placement import NodeView
 from evac_scheduler.core.reports import Speaker
 
 _LATER = ownership.alias("later")
+_STRATEGIES: Final = frozenset(strategy.value for strategy in SUPPORTED_STRATEGIES)
+_POOL_KINDS: Final = frozenset(kind.value for kind in PoolKind)
 _COVERING = proof_node.alias("covering")
+_SHOWING = node_spec.alias("showing")
 
 # The first proof that covers a ledger row: proofs are never removed, so it stays the same one.
 _COVERS = and_(
@@ -75,6 +92,25 @@ _LIVE = and_(
 )
 
 
+# A living domain of the instance that the ledger does not explain: at least one of them, by node.
+_STRANGER = (
+    select(
+        func.min(
+            func.coalesce(_SHOWING.c.name, sighting.c.node_id)
+            + literal(" shows epoch ")
+            + cast(sighting.c.epoch, String)
+        )
+    )
+    .select_from(sighting.outerjoin(_SHOWING, _SHOWING.c.id == sighting.c.node_id))
+    .where(
+        sighting.c.instance_id == literal_column("known.id"),
+        sighting.c.explained.is_(False),
+        regress.LIVING_SIGHTING,
+    )
+    .scalar_subquery()
+)
+
+
 # A node whose daemon is silent hears no command, though a second channel shows its host alive.
 _REACHED_STATE = case(
     (
@@ -94,6 +130,8 @@ def _instances() -> Select[Any]:
         known.c.id,
         instance_spec.c.name,
         instance_spec.c.manifest,
+        instance_spec.c.run_strategy,
+        instance_spec.c.deleted_at,
         _SHOULD_RUN.label("wanted"),
         instance_status.c.phase,
         instance_status.c.attempts,
@@ -116,6 +154,7 @@ def _instances() -> Select[Any]:
         node_state.c.term.label("node_term"),
         node_state.c.incarnation.label("node_incarnation"),
         reservation.c.node_id.label("reserved_node_id"),
+        _STRANGER.label("stranger"),
     ).select_from(
         known.outerjoin(instance_spec, instance_spec.c.id == known.c.id)
         .outerjoin(instance_status, instance_status.c.instance_id == known.c.id)
@@ -174,13 +213,49 @@ _HELD_BY: Final = (
 )
 
 
-def _manifest(stored: Any) -> InstanceManifest | None:
-    """A field that only a later api knows is passed over: it must not stop every recovery."""
-    return None if stored is None else InstanceManifest.model_validate(stored, extra="ignore")
+def _declared(row: RowMapping) -> tuple[InstanceManifest | None, str]:
+    """The manifest, or why it cannot be read: one bad row must not stop everybody's recovery.
+
+    A field that only a later api knows is passed over.
+    """
+    if row["name"] is None:
+        return None, ""
+    strategy = row["run_strategy"]
+    if strategy not in _STRATEGIES:
+        return None, f"run strategy {strategy} is of another version"
+    try:
+        return InstanceManifest.model_validate(row["manifest"], extra="ignore"), ""
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        return None, f"{where}: {first['msg']}"
+
+
+def _number(stored: Any, name: str) -> int:
+    """Of a manifest that perhaps cannot be read: what can be counted, is."""
+    value = stored.get(name) if isinstance(stored, dict) else None
+    return value if isinstance(value, int) else 0
+
+
+def _size(stored: Any) -> tuple[int, int]:
+    return _number(stored, "vcpus"), _number(stored, "memory_mib")
+
+
+def _pools(stored: Any) -> tuple[str, ...]:
+    disks = stored.get("disks") if isinstance(stored, dict) else None
+    found = [disk.get("pool") for disk in disks or () if isinstance(disk, dict)]
+    return tuple(pool for pool in found if isinstance(pool, str))
+
+
+def _is_halted(row: RowMapping) -> bool:
+    return row["deleted_at"] is not None or row["run_strategy"] == RunStrategy.HALTED.value
 
 
 def _instance(row: RowMapping) -> Instance:
     claim = proof = None
+    manifest, unreadable = _declared(row)
+    # Of a strategy that cannot be read nobody can say that it means "stop".
+    wanted = bool(row["wanted"]) or (bool(unreadable) and not _is_halted(row))
     if row["epoch"] is not None:
         claim = Claim(
             epoch=row["epoch"],
@@ -200,8 +275,8 @@ def _instance(row: RowMapping) -> Instance:
     return Instance(
         instance_id=row["id"],
         name=row["name"] or row["id"],
-        wanted=bool(row["wanted"]),
-        manifest=_manifest(row["manifest"]),
+        wanted=wanted,
+        manifest=manifest,
         phase=None if row["phase"] is None else Phase(row["phase"]),
         attempts=row["attempts"] or 0,
         next_at=row["next_at"],
@@ -215,6 +290,8 @@ def _instance(row: RowMapping) -> Instance:
         node_state=NodeState(row["node_state"]) if known else None,
         node_gen=Gen(row["node_term"], row["node_incarnation"]) if known else None,
         reserved_node_id=row["reserved_node_id"],
+        unreadable=unreadable,
+        stranger=row["stranger"] or "",
     )
 
 
@@ -308,18 +385,13 @@ class Reads:
     async def _taken(self) -> dict[str, tuple[int, int]]:
         """Owned or booked vCPUs and memory by node. An owner holds its room in every phase."""
         owned = await self.tx.rows(
-            select(
-                ownership.c.node_id,
-                func.sum(instance_spec.c.manifest["vcpus"].as_integer()).label("vcpus"),
-                func.sum(instance_spec.c.manifest["memory_mib"].as_integer()).label("memory_mib"),
-            )
+            select(ownership.c.node_id, instance_spec.c.manifest)
             .select_from(
                 ownership.join(instance_spec, instance_spec.c.id == ownership.c.instance_id)
                 .outerjoin(proof_release, _RELEASES)
                 .outerjoin(proof_node, _COVERS)
             )
             .where(_LAST_EPOCH, _LIVE)
-            .group_by(ownership.c.node_id)
         )
         booked = await self.tx.rows(
             select(
@@ -328,11 +400,14 @@ class Reads:
                 func.sum(reservation.c.memory_mib).label("memory_mib"),
             ).group_by(reservation.c.node_id)
         )
+        # Summed here: a manifest that cannot be read would fail the database's own sum.
+        sizes = [(row["node_id"], *_size(row["manifest"])) for row in owned]
+        # PostgreSQL sums integers to numeric.
+        sizes += [(row["node_id"], int(row["vcpus"]), int(row["memory_mib"])) for row in booked]
         taken: dict[str, tuple[int, int]] = {}
-        for row in (*owned, *booked):
-            vcpus, memory_mib = taken.get(row["node_id"], (0, 0))
-            # PostgreSQL sums integers to numeric.
-            taken[row["node_id"]] = (vcpus + int(row["vcpus"]), memory_mib + int(row["memory_mib"]))
+        for node_id, vcpus, memory_mib in sizes:
+            before = taken.get(node_id, (0, 0))
+            taken[node_id] = (before[0] + vcpus, before[1] + memory_mib)
         return taken
 
     async def pools(self) -> dict[str, PoolSource]:
@@ -347,6 +422,7 @@ class Reads:
                 nodes=frozenset(row["nodes"]),
             )
             for row in rows
+            if row["kind"] in _POOL_KINDS  # of a later api: who needs it waits for that pool
         }
 
     async def starting(self) -> list[Slot]:
@@ -367,7 +443,7 @@ class Reads:
             Slot(
                 instance_id=row["instance_id"],
                 node_id=row["node_id"],
-                pools=tuple(disk["pool"] for disk in (row["manifest"] or {}).get("disks", ())),
+                pools=_pools(row["manifest"]),
             )
             for row in rows
         ]

@@ -13,9 +13,10 @@ from evac_scheduler.adapters.commands import Commands
 from evac_scheduler.adapters.evacuations import Evacuations
 from evac_scheduler.adapters.ledger import Ledger
 from evac_scheduler.adapters.reads import Reads
+from evac_scheduler.adapters.recovery import Recoveries
 
 
-class SqlRecords(Reads, Ledger, Evacuations, Commands):
+class SqlRecords(Reads, Ledger, Evacuations, Commands, Recoveries):
     """All of `ports.Records`, on one transaction."""
 
     @property

@@ -47,9 +47,8 @@ class Instance:
     instance_id: str
     name: str
     wanted: bool  # its user wants it to run
-    manifest: (
-        InstanceManifest | None
-    )  # None: its record is gone, what is left of it is cleared away
+    # None: its record is gone and what is left of it is cleared away, unless `unreadable`.
+    manifest: InstanceManifest | None
     phase: Phase | None  # None: never seen before
     attempts: int
     next_at: datetime | None
@@ -63,6 +62,12 @@ class Instance:
     node_state: NodeState | None  # of the claim's node
     node_gen: Gen | None
     reserved_node_id: str | None
+    unreadable: str = ""  # why its stored declaration cannot be read: it is left as it is
+    stranger: str = ""  # a living domain of it that the ledger does not explain, in words
+
+    @property
+    def is_gone(self) -> bool:
+        return self.manifest is None and not self.unreadable
 
     @property
     def owner(self) -> Owner:

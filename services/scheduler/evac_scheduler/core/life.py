@@ -157,6 +157,21 @@ def find(want: Want, owner: Owner, phase: Phase, to: Reach) -> Row:
 
 
 def decide(instance: Instance) -> Row:
-    """The first row that fits. An instance that was never seen counts as pending."""
+    """The first row that fits. An instance that was never seen counts as pending.
+
+    What cannot be read is neither started nor stopped: nobody knows what its user wants.
+    """
     want = Want.RUN if instance.wanted else Want.HALT
+    if instance.unreadable and instance.wanted:
+        phase = (instance.phase or Phase.PENDING,)
+        why = f"its declaration cannot be read: {instance.unreadable}"
+        return Row(want, instance.owner, phase, ANY_REACH, Do.WAIT, why)
     return find(want, instance.owner, instance.phase or Phase.PENDING, reach(instance.node_state))
+
+
+def held(instance: Instance) -> str:
+    """Why it must not be started anywhere now, though it should run; empty: it may be.
+
+    A living copy that the ledger does not explain may be the only one, or the second one.
+    """
+    return f"{instance.stranger}: nothing is started beside it" if instance.stranger else ""

@@ -15,3 +15,5 @@ class Policy:
     resend_min_s: float = 5.0
     resend_max_s: float = 60.0  # a silent node's queue must not fill
     stop_grace_s: float = 30.0  # for the guest to power off, then by force
+    open_alarm_s: float = 300.0  # an instance of a dead node that does not run elsewhere by then
+    open_alarm_again_s: float = 1800.0

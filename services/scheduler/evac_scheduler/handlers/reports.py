@@ -26,7 +26,7 @@ from evac_scheduler.core.inventory import Comparison, Doubt, Finding, Found, Loo
 from evac_scheduler.core.policy import Policy
 from evac_scheduler.core.reports import Speaker, Standing, judge, session
 from evac_scheduler.handlers.outcomes import Outcomes
-from evac_scheduler.ports import Database, Records
+from evac_scheduler.ports import Database, Records, Shown
 
 REPORTS = Counter(
     "evac_scheduler_reports_total", "Reports, by what they were worth.", ["name", "standing"]
@@ -42,6 +42,8 @@ class Reports:
         self._wake = wake
         self._outcomes = Outcomes(policy)
         self._doubts: dict[str, tuple[Gen, int, frozenset[Doubt]]] = {}  # node → last look
+        self._taken: dict[str, Gen] = {}  # node → session of the newest inventory that is recorded
+        self._absent: dict[str, tuple[Gen, int, frozenset[str]]] = {}  # shown before, not then
         self._log = structlog.get_logger()
 
     async def nudge(self, envelope: Envelope, event: Event) -> Verdict:
@@ -107,9 +109,12 @@ class Reports:
                 if judgement.accepted:
                     why = await apply(records, instance)
                 elif judgement.standing is Standing.SUPERSEDED and isinstance(report, wire.Started):
-                    why = await self._outcomes.superseded(
-                        records, instance, speaker, report.epoch, running=True
-                    )
+                    distrust = await records.distrust()
+                    why = f"left as it is: {distrust}"
+                    if not distrust:
+                        why = await self._outcomes.superseded(
+                            records, instance, speaker, report.epoch, running=True
+                        )
             self._say(report, judgement.standing, why, report.instance_id)
 
         return await self._settle(report, step)
@@ -162,10 +167,10 @@ class Reports:
 
     async def inventory(self, envelope: Envelope, report: wire.Inventory) -> Verdict:
         """Everything that lost reports would have said. Locks only what differs from the rows."""
-        differs = False
+        differs = accepted = False
 
         async def step(records: Records) -> None:
-            nonlocal differs
+            nonlocal differs, accepted
             speaker = await records.speaker(report.node_id)
             look = Look(
                 speaker=speaker,
@@ -179,6 +184,10 @@ class Reports:
                 self._say(report, judgement.standing, judgement.why, None)
                 return
             comparison, known = await self._compare(records, look, report, speaker)
+            distrust = await records.distrust()
+            everything = bool(distrust)  # the ledger's own word is not believed either
+            await self._remember(records, report, look, known, everything=everything)
+            accepted = True
             fine = [
                 finding.instance_id
                 for finding in comparison.findings
@@ -186,9 +195,12 @@ class Reports:
             ]
             await records.observed(fine)
             differs = len(fine) < len(comparison.findings)
-            await self._apply(records, look, speaker, comparison, known)
+            await self._apply(records, look, speaker, comparison, known, distrust)
 
-        return await self._settle(report, step, news=lambda: differs)
+        verdict = await self._settle(report, step, news=lambda: differs)
+        if verdict is Verdict.ACK and accepted:
+            self._taken[report.node_id] = report.gen
+        return verdict
 
     async def _compare(
         self, records: Records, look: Look, report: wire.Inventory, speaker: Speaker
@@ -203,6 +215,44 @@ class Reports:
         self._doubts[report.node_id] = (report.gen, report.sequence, comparison.doubts)
         return comparison, known
 
+    async def _remember(
+        self,
+        records: Records,
+        report: wire.Inventory,
+        look: Look,
+        known: dict[str, Instance],
+        *,
+        everything: bool,
+    ) -> None:
+        """Keep what the ledger does not explain; all of it while the ledger is not believed."""
+        speaker = look.speaker
+        assert speaker is not None, "the session was judged before"
+        shown = []
+        for domain in report.domains:
+            judgement = judged(look, known.get(domain.instance_id), domain.epoch)
+            explained = judgement.standing is not Standing.UNKNOWN
+            if everything or not explained:
+                shown.append(
+                    Shown(
+                        instance_id=domain.instance_id,
+                        epoch=domain.epoch,
+                        run=domain.run,
+                        running=domain.running,
+                        explained=explained,
+                    )
+                )
+        present = {domain.instance_id for domain in report.domains}
+        settled = present - {each.instance_id for each in shown}
+        remembered = await records.remembered(report.node_id)
+        absent = remembered.keys() - present
+        before, sequence, missed = self._absent.get(report.node_id, (report.gen, 0, frozenset()))
+        # As with every absence: one look may leave out what has just been touched.
+        twice = absent & missed if before == report.gen and sequence != report.sequence else set()
+        self._absent[report.node_id] = (report.gen, report.sequence, frozenset(absent))
+        await records.show(speaker, shown, before=remembered, gone=settled | twice)
+        if self._taken.get(report.node_id) != report.gen:
+            await records.taken(speaker)
+
     async def _apply(
         self,
         records: Records,
@@ -210,6 +260,7 @@ class Reports:
         speaker: Speaker,
         comparison: Comparison,
         known: dict[str, Instance],
+        distrust: str,
     ) -> None:
         differing = [each for each in comparison.findings if each.found is not Found.AS_EXPECTED]
         locked = await records.locked(
@@ -218,7 +269,9 @@ class Reports:
         for finding in differing:
             instance = locked.get(finding.instance_id)
             why = finding.why
-            if finding.found is Found.UNKNOWN:
+            if distrust and finding.found in (Found.UNKNOWN, Found.SUPERSEDED):
+                why = f"left as it is: {distrust}"
+            elif finding.found is Found.UNKNOWN:
                 before = known.get(finding.instance_id)
                 name = before.name if before else finding.instance_id
                 await self._outcomes.unknown(

@@ -21,9 +21,18 @@ from evac_scheduler.core.life import Do
 from evac_scheduler.core.orders import PoolSource
 from evac_scheduler.core.placement import Decision, NodeView, PoolView, Request
 from evac_scheduler.core.policy import Policy
+from evac_scheduler.loops.recovery import Recovery
 from evac_scheduler.loops.starts import Starts
-from evac_scheduler.loops.transactions import in_transaction
-from evac_scheduler.ports import Booking, Database, ItemChange, Records, StatusChange, Wish
+from evac_scheduler.loops.transactions import in_transaction, trusting
+from evac_scheduler.ports import (
+    Booking,
+    Database,
+    ItemChange,
+    Overdue,
+    Records,
+    StatusChange,
+    Wish,
+)
 
 
 def _earlier(now: datetime, next_at: datetime | None) -> bool:
@@ -34,19 +43,26 @@ class Reconciler:
     def __init__(self, database: Database, clock: Clock, policy: Policy) -> None:
         self._database = database
         self._clock = clock
+        self._policy = policy
         self._starts = Starts(database, policy)
+        self._recovery = Recovery(database)
         self._log = structlog.get_logger()
 
     async def step(self) -> None:
         """One sweep. Mostly there is nothing to do, and one question tells."""
         async with self._database.read() as records:
-            if not await records.any_work():
+            distrust = await records.distrust()
+            if not distrust and not await records.any_work():
                 return
-        await in_transaction(self._database, self.settle)
-        await in_transaction(self._database, self.plan)
+        if distrust:
+            await self._recovery.step(distrust)
+            return
+        self._recovery.over()
+        await in_transaction(self._database, trusting(self.settle))
+        await in_transaction(self._database, trusting(self.plan))
         await self._starts.launch()
         await in_transaction(self._database, self._starts.resend)
-        await in_transaction(self._database, self.finish)
+        await in_transaction(self._database, trusting(self.finish))
 
     # 1. what became true since the last sweep
 
@@ -59,22 +75,45 @@ class Reconciler:
         dead: dict[tuple[str, int], list[Instance]] = {}
         for instance in found:
             row = life.decide(instance)
+            if instance.unreadable and instance.wanted:
+                await self._tell_unreadable(records, instance, row.why)
+            if _must_recover(instance):
+                assert instance.claim is not None, "a dead owner has a ledger row"
+                assert instance.proof is not None, "a dead owner has a proof"
+                key = (instance.claim.node_id, instance.proof.incarnation)
+                dead.setdefault(key, []).append(instance)
             match row.do:
                 case Do.SETTLE_STOPPED | Do.NOTHING:
                     await self._settle_stopped(records, instance, row.why)
                 case Do.BEGIN_STOP:
                     await self._begin_stop(records, instance, row.why)
-                case Do.RECOVER:
-                    assert instance.claim is not None, "a dead owner has a ledger row"
-                    assert instance.proof is not None, "a dead owner has a proof"
-                    key = (instance.claim.node_id, instance.proof.incarnation)
-                    dead.setdefault(key, []).append(instance)
                 case _:
                     pass
         for (node_id, _), instances in sorted(dead.items()):
             await self._recover(records, node_id, instances)
         if lost:
             self._log.info("reservations returned", count=lost)
+
+    @staticmethod
+    async def _tell_unreadable(records: Records, instance: Instance, why: str) -> None:
+        """Once per cause. What it was, running or not, it stays."""
+        if instance.reason == why:
+            return
+        to = StatusChange(
+            phase=instance.phase or Phase.PENDING,
+            why=why,
+            attempts=instance.attempts,
+            next_at=instance.next_at,
+            node_id=instance.claim.node_id if instance.claim and instance.seen_run else None,
+            epoch=instance.seen_epoch,
+            run=instance.seen_run,
+        )
+        if await records.change(instance, to):
+            await records.emit(
+                events.InstanceUnreadable(
+                    instance_id=instance.instance_id, instance=instance.name, why=why
+                )
+            )
 
     async def _return_lost_bookings(self, records: Records) -> int:
         lost = await records.lost_bookings()
@@ -108,12 +147,12 @@ class Reconciler:
                         epoch=claim.epoch,
                     )
                 )
-        if instance.manifest is None:
+        if instance.is_gone:
             await self._cancel(records, instance)
             await records.clear_away(instance.instance_id)
 
     async def _cancel(self, records: Records, instance: Instance) -> None:
-        gone = "deleted" if instance.manifest is None else "its user does not want it to run"
+        gone = "deleted" if instance.is_gone else "its user does not want it to run"
         await records.move_items(instance.instance_id, ItemChange(on=On.UNWANTED, reason=gone))
 
     async def _begin_stop(self, records: Records, instance: Instance, why: str) -> None:
@@ -137,7 +176,8 @@ class Reconciler:
         assert proof is not None, "a dead owner has a proof"
         node = instances[0].claim.node if instances[0].claim else node_id
         for instance in instances:
-            if instance.phase in (None, Phase.PENDING) and instance.seen_run is None:
+            settled = instance.phase in (None, Phase.PENDING) and instance.seen_run is None
+            if settled or instance.unreadable:
                 continue
             why = f"its node {node} is proven dead ({proof.kind})"
             to = StatusChange(phase=Phase.PENDING, why=why, attempts=0)
@@ -161,11 +201,9 @@ class Reconciler:
     async def plan(self, records: Records) -> None:
         await records.lock_planning()
         began_s = self._clock.monotonic()
-        waiting = {
-            each.instance_id: each
-            for each in await records.attention()
-            if self._needs_place(each, records.now)
-        }
+        found = await records.attention()
+        await self._hold(records, found)
+        waiting = {each.instance_id: each for each in found if self._needs_place(each, records.now)}
         if not waiting:
             return
         view = _view(await records.nodes(), await records.pools())
@@ -182,9 +220,34 @@ class Reconciler:
         await records.planned(self._clock.monotonic() - began_s)
 
     @staticmethod
+    async def _hold(records: Records, found: Sequence[Instance]) -> None:
+        """Say, once, why what should be started is not."""
+        for instance in found:
+            why = life.held(instance)
+            starts = life.decide(instance).do in (Do.PLACE, Do.RECOVER, Do.START_AGAIN)
+            if not (why and starts) or instance.phase is None or instance.reason == why:
+                continue
+            await records.unbook([instance.instance_id])
+            to = StatusChange(
+                phase=instance.phase,
+                why=why,
+                attempts=instance.attempts,
+                next_at=instance.next_at,
+                epoch=instance.seen_epoch,
+                run=instance.seen_run,
+                node_id=instance.claim.node_id if instance.claim and instance.seen_run else None,
+            )
+            await records.change(instance, to)
+            await records.move_items(
+                instance.instance_id, ItemChange(on=On.TARGET_LEFT, reason=why)
+            )
+            await records.move_items(instance.instance_id, ItemChange(on=On.NO_TARGET, reason=why))
+
+    @staticmethod
     def _needs_place(instance: Instance, now: datetime) -> bool:
         return (
             life.decide(instance).do in (Do.PLACE, Do.RECOVER)
+            and not life.held(instance)
             and instance.phase is not None
             and instance.reserved_node_id is None
             and _earlier(now, instance.next_at)
@@ -252,15 +315,33 @@ class Reconciler:
                 )
             )
             self._log.info("evacuation done", node=closed.node, count=closed.items, took_s=took_s)
+        for late in await records.overdue(
+            open_s=self._policy.open_alarm_s, again_s=self._policy.open_alarm_again_s
+        ):
+            await self._tell_overdue(records, late)
         wishes = await records.wishes()
         if wishes:
             await self._answer(records, wishes)
+
+    async def _tell_overdue(self, records: Records, late: Overdue) -> None:
+        waits_s = (records.now - late.since).total_seconds()
+        await records.emit(
+            events.InstanceWaiting(
+                instance_id=late.instance_id,
+                instance=late.instance,
+                why=late.reason,
+                node_id=late.node_id,
+                node=late.node,
+                waits_s=waits_s,
+            )
+        )
+        self._log.error("still open", instance=late.instance, why=late.reason, waits_s=waits_s)
 
     async def _answer(self, records: Records, wishes: Sequence[Wish]) -> None:
         # Beside the open items: dead instances that this sweep came too early to make items of.
         left: dict[str, int] = {}
         for each in await records.attention():
-            if each.claim is not None and life.decide(each).do is Do.RECOVER:
+            if each.claim is not None and _must_recover(each):
                 left[each.claim.node_id] = left.get(each.claim.node_id, 0) + 1
         for wish in wishes:
             answer = evacuation.answer_wish(
@@ -270,6 +351,12 @@ class Reconciler:
             )
             if answer.succeeded is not None:
                 await records.answer(wish, succeeded=answer.succeeded, reason=answer.why)
+
+
+def _must_recover(instance: Instance) -> bool:
+    """It should run and its owner is dead: an open item, also while it cannot be read."""
+    dead = instance.owner is Owner.DEAD and instance.wanted
+    return life.decide(instance).do is Do.RECOVER or (dead and bool(instance.unreadable))
 
 
 def _request(instance: Instance) -> Request:

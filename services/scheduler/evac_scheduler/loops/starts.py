@@ -64,6 +64,8 @@ class Starts:
         self, records: Records, chosen: list[str], *, only: str | None = None
     ) -> None:
         """`chosen` receives who is started, also when the transaction fails afterwards."""
+        if await records.distrust():
+            return
         await records.lock_planning()
         found = {each.instance_id: each for each in await records.attention()}
         wanted = [each for each in found.values() if _may_start(each, records.now)]
@@ -178,10 +180,13 @@ class Starts:
     # 4. commands without an answer
 
     async def resend(self, records: Records) -> None:
+        if await records.distrust():
+            return
         unanswered = [
             (each, row.do)
             for each in await records.attention()
             if (row := life.decide(each)).do in (Do.SEND_START, Do.SEND_STOP)
+            and not (row.do is Do.SEND_START and life.held(each))
         ]
         if not unanswered:
             return
@@ -229,6 +234,8 @@ class Starts:
 
 def _may_start(instance: Instance, now: datetime) -> bool:
     """Booked and waiting for its wave, or due again on its owner."""
+    if life.held(instance):
+        return False
     do = life.decide(instance).do
     if do in (Do.PLACE, Do.RECOVER):
         return instance.reserved_node_id is not None and instance.phase is Phase.PENDING

@@ -1,4 +1,4 @@
-"""One step, one transaction."""
+"""One step, one transaction; and no step on a database that may have forgotten something."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ import structlog
 
 from evac_common.errors import Conflict
 from evac_scheduler.ports import Database, Records
+
+
+def trusting(step: Callable[[Records], Awaitable[None]]) -> Callable[[Records], Awaitable[None]]:
+    """The step, unless the database may have gone back in time: asked in its own transaction."""
+
+    async def guarded(records: Records) -> None:
+        if not await records.distrust():
+            await step(records)
+
+    return guarded
 
 
 async def in_transaction(database: Database, step: Callable[[Records], Awaitable[None]]) -> None:

@@ -61,6 +61,212 @@ _NOT_ADOPTED = """NOT EXISTS (SELECT 1 FROM proof_adoption
         AND node_id = NEW.node_id AND incarnation = NEW.incarnation AND term = NEW.term)"""
 
 
+def _refuse_sqlite(rules: tuple[tuple[str, str], ...]) -> str:
+    return "\n".join(f"  SELECT RAISE(ABORT, '{why}') WHERE {rule};" for why, rule in rules)
+
+
+_SQLITE = (
+    "DROP TRIGGER ownership_insert",
+    "DROP TRIGGER ownership_update",
+    f"""
+CREATE TRIGGER ownership_insert BEFORE INSERT ON ownership BEGIN
+  SELECT RAISE(ABORT, 'evac: ledger: epoch, run, incarnation and term are integers')
+    WHERE typeof(NEW.epoch) <> 'integer' OR typeof(NEW.run) <> 'integer'
+      OR typeof(NEW.incarnation) <> 'integer' OR typeof(NEW.term) <> 'integer';
+  SELECT RAISE(ABORT, 'evac: ledger: the first epoch is 1') WHERE NEW.epoch < 1;
+  SELECT RAISE(ABORT, 'evac: conflict: the instance has this epoch or a later one')
+    WHERE {_NOT_ABOVE};
+  SELECT RAISE(ABORT, 'evac: ledger: the new owner''s incarnation is proven dead')
+    WHERE {_PROVEN_DEAD};
+  SELECT RAISE(ABORT, 'evac: ledger: the first epoch follows nobody and takes no proof')
+    WHERE NEW.epoch = 1 AND (NEW.proof_node_id IS NOT NULL OR NEW.proof_release_id IS NOT NULL);
+  SELECT RAISE(ABORT, 'evac: unproven: an adopted epoch takes no other proof')
+    WHERE NEW.proof_adoption_id IS NOT NULL
+      AND (NEW.proof_node_id IS NOT NULL OR NEW.proof_release_id IS NOT NULL);
+  SELECT RAISE(ABORT, 'evac: unproven: this epoch of this node was not adopted')
+    WHERE NEW.proof_adoption_id IS NOT NULL AND ({_NOT_ADOPTED} OR {_NOT_RECOVERING});
+  SELECT RAISE(ABORT, 'evac: unproven: the epoch before does not exist')
+    WHERE NEW.epoch > 1 AND NEW.proof_adoption_id IS NULL AND NOT EXISTS (SELECT 1 FROM ownership
+      WHERE instance_id = NEW.instance_id AND epoch = NEW.epoch - 1);
+  SELECT RAISE(ABORT, 'evac: unproven: exactly one proof is needed')
+    WHERE NEW.epoch > 1 AND NEW.proof_adoption_id IS NULL
+      AND (NEW.proof_node_id IS NULL) = (NEW.proof_release_id IS NULL);
+  SELECT RAISE(ABORT, 'evac: unproven: the proof is not about the previous owner')
+    WHERE NEW.epoch > 1 AND NEW.proof_node_id IS NOT NULL AND NOT EXISTS (
+      SELECT 1 FROM proof_node AS proof
+      JOIN ownership AS previous
+        ON previous.instance_id = NEW.instance_id AND previous.epoch = NEW.epoch - 1
+      WHERE proof.id = NEW.proof_node_id AND proof.node_id = previous.node_id
+        AND proof.incarnation >= previous.incarnation);
+  SELECT RAISE(ABORT, 'evac: unproven: the release is not of the previous epoch')
+    WHERE NEW.epoch > 1 AND NEW.proof_release_id IS NOT NULL AND NOT EXISTS (
+      SELECT 1 FROM proof_release
+      WHERE id = NEW.proof_release_id AND instance_id = NEW.instance_id
+        AND epoch = NEW.epoch - 1);
+END
+""",  # noqa: S608 - this file's own constants
+    """
+CREATE TRIGGER ownership_update BEFORE UPDATE ON ownership
+WHEN NOT (NEW.instance_id IS OLD.instance_id AND NEW.epoch IS OLD.epoch
+  AND NEW.node_id IS OLD.node_id AND NEW.term IS OLD.term
+  AND NEW.incarnation IS OLD.incarnation AND NEW.proof_node_id IS OLD.proof_node_id
+  AND NEW.proof_release_id IS OLD.proof_release_id
+  AND NEW.proof_adoption_id IS OLD.proof_adoption_id AND NEW.created_at IS OLD.created_at
+  AND typeof(NEW.run) = 'integer' AND NEW.run > OLD.run)
+BEGIN SELECT RAISE(ABORT, 'evac: ledger: nothing changes in an epoch but a rising run'); END
+""",
+    f"""
+CREATE TRIGGER proof_adoption_insert BEFORE INSERT ON proof_adoption BEGIN
+  SELECT RAISE(ABORT, 'evac: ledger: epoch, incarnation and term are integers')
+    WHERE typeof(NEW.epoch) <> 'integer' OR typeof(NEW.incarnation) <> 'integer'
+      OR typeof(NEW.term) <> 'integer';
+  SELECT RAISE(ABORT, 'evac: conflict: this adoption exists')
+    WHERE EXISTS (SELECT 1 FROM proof_adoption WHERE id = NEW.id
+      OR (instance_id = NEW.instance_id AND epoch = NEW.epoch));
+{_refuse_sqlite(_ADOPTION_RULES)}
+END
+""",  # noqa: S608 - this file's own constants
+    *(
+        f"CREATE TRIGGER proof_adoption_{verb.lower()} BEFORE {verb} ON proof_adoption "
+        "BEGIN SELECT RAISE(ABORT, 'evac: ledger: rows of proof_adoption stay as they are'); "
+        "END"
+        for verb in ("UPDATE", "DELETE")
+    ),
+)
+
+_CODES = {
+    "evac: unproven": "check_violation",
+    "evac: ledger": "check_violation",
+    "evac: conflict": "unique_violation",
+}
+
+
+def _refuse_postgresql(rules: tuple[tuple[str, str], ...]) -> str:
+    return "\n".join(
+        f"  IF {rule} THEN\n    RAISE EXCEPTION '{why}' USING ERRCODE = '{code}';\n  END IF;"
+        for why, rule in rules
+        for start, code in _CODES.items()
+        if why.startswith(start)
+    )
+
+
+_HEAD = "RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, {schema}, pg_temp AS $$"
+_OWNER_RULES = (
+    ("evac: ledger: the first epoch is 1", "NEW.epoch < 1"),
+    ("evac: conflict: the instance has this epoch or a later one", _NOT_ABOVE),
+    ("evac: ledger: the new owner''s incarnation is proven dead", _PROVEN_DEAD),
+    (
+        "evac: ledger: the first epoch follows nobody and takes no proof",
+        "NEW.epoch = 1 AND (NEW.proof_node_id IS NOT NULL OR NEW.proof_release_id IS NOT NULL)",
+    ),
+    (
+        "evac: unproven: an adopted epoch takes no other proof",
+        (
+            "NEW.proof_adoption_id IS NOT NULL"
+            " AND (NEW.proof_node_id IS NOT NULL OR NEW.proof_release_id IS NOT NULL)"
+        ),
+    ),
+    (
+        "evac: unproven: this epoch of this node was not adopted",
+        f"NEW.proof_adoption_id IS NOT NULL AND ({_NOT_ADOPTED} OR {_NOT_RECOVERING})",
+    ),
+)
+_LATER_RULES = (
+    (
+        "evac: unproven: the epoch before does not exist",
+        (
+            "NOT EXISTS (SELECT 1 FROM ownership"
+            " WHERE instance_id = NEW.instance_id AND epoch = NEW.epoch - 1)"
+        ),
+    ),
+    (
+        "evac: unproven: exactly one proof is needed",
+        "(NEW.proof_node_id IS NULL) = (NEW.proof_release_id IS NULL)",
+    ),
+    (
+        "evac: unproven: the proof is not about the previous owner",
+        (
+            "NEW.proof_node_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM proof_node AS proof"
+            " JOIN ownership AS previous"
+            " ON previous.instance_id = NEW.instance_id AND previous.epoch = NEW.epoch - 1"
+            " WHERE proof.id = NEW.proof_node_id AND proof.node_id = previous.node_id"
+            " AND proof.incarnation >= previous.incarnation)"
+        ),
+    ),
+    (
+        "evac: unproven: the release is not of the previous epoch",
+        (
+            "NEW.proof_release_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM proof_release"
+            " WHERE id = NEW.proof_release_id AND instance_id = NEW.instance_id"
+            " AND epoch = NEW.epoch - 1)"
+        ),
+    ),
+)
+_POSTGRESQL = (
+    f"""
+CREATE OR REPLACE FUNCTION evac_ownership_insert() {_HEAD}
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'evac: ledger: owners are assigned in READ COMMITTED transactions'
+      USING ERRCODE = 'check_violation';
+  END IF;
+  PERFORM pg_advisory_xact_lock_shared({_LOCK}, hashtext(NEW.node_id));
+{_refuse_postgresql(_OWNER_RULES)}
+  IF NEW.epoch = 1 OR NEW.proof_adoption_id IS NOT NULL THEN
+    RETURN NEW;
+  END IF;
+{_refuse_postgresql(_LATER_RULES)}
+  RETURN NEW;
+END $$
+""",
+    f"""
+CREATE OR REPLACE FUNCTION evac_ownership_update() {_HEAD}
+BEGIN
+  IF NEW.run > OLD.run
+    AND ROW(NEW.instance_id, NEW.epoch, NEW.node_id, NEW.term, NEW.incarnation, NEW.proof_node_id,
+      NEW.proof_release_id, NEW.proof_adoption_id, NEW.created_at)
+    IS NOT DISTINCT FROM ROW(OLD.instance_id, OLD.epoch, OLD.node_id, OLD.term, OLD.incarnation,
+      OLD.proof_node_id, OLD.proof_release_id, OLD.proof_adoption_id, OLD.created_at) THEN
+    RETURN NEW;
+  END IF;
+  RAISE EXCEPTION 'evac: ledger: nothing changes in an epoch but a rising run'
+    USING ERRCODE = 'check_violation';
+END $$
+""",
+    f"""
+CREATE FUNCTION evac_proof_adoption_insert() {_HEAD}
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'evac: ledger: epochs are adopted in READ COMMITTED transactions'
+      USING ERRCODE = 'check_violation';
+  END IF;
+  PERFORM pg_advisory_xact_lock_shared({_LOCK}, hashtext(NEW.node_id));
+{_refuse_postgresql(_ADOPTION_RULES)}
+  RETURN NEW;
+END $$
+""",
+    *(
+        f"CREATE TRIGGER proof_adoption_{verb.lower()} BEFORE {verb} ON proof_adoption "
+        f"FOR EACH ROW EXECUTE FUNCTION evac_{function}()"
+        for verb, function in (
+            ("INSERT", "proof_adoption_insert"),
+            ("UPDATE", "keep"),
+            ("DELETE", "keep"),
+        )
+    ),
+    (
+        "CREATE TRIGGER proof_adoption_truncate BEFORE TRUNCATE ON proof_adoption "
+        "FOR EACH STATEMENT EXECUTE FUNCTION evac_keep()"
+    ),
+    (
+        "GRANT SELECT ON node_inventory, sighting, recovery, proof_adoption "
+        "TO evac_api, evac_scheduler, evac_monitor"
+    ),
+    "GRANT INSERT, UPDATE, DELETE ON node_inventory, sighting, recovery TO evac_scheduler",
+    "GRANT INSERT ON proof_adoption TO evac_scheduler",
+)
+
+
 def upgrade() -> None:
     _flags()
     _tables()
@@ -70,7 +276,7 @@ def upgrade() -> None:
             "ALTER TABLE ownership ADD COLUMN proof_adoption_id VARCHAR(32) "
             "CONSTRAINT fk_ownership_proof_adoption_id REFERENCES proof_adoption (id)"
         )
-        for statement in _sqlite():
+        for statement in _SQLITE:
             op.execute(statement)
         return
     op.add_column("ownership", sa.Column("proof_adoption_id", sa.String(32), nullable=True))
@@ -83,7 +289,7 @@ def upgrade() -> None:
     )
     name = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
     schema = connection.dialect.identifier_preparer.quote_schema(name)
-    for statement in _postgresql():
+    for statement in _POSTGRESQL:
         connection.exec_driver_sql(statement.replace("{schema}", schema))
 
 
@@ -144,211 +350,4 @@ def _tables() -> None:
         sa.Column("created_at", UtcTime(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_proof_adoption"),
         sa.UniqueConstraint("instance_id", "epoch", name="uq_proof_adoption_instance_id_epoch"),
-    )
-
-
-def _sqlite() -> tuple[str, ...]:
-    def refuse(rules: tuple[tuple[str, str], ...]) -> str:
-        return "\n".join(f"  SELECT RAISE(ABORT, '{why}') WHERE {rule};" for why, rule in rules)
-
-    return (
-        "DROP TRIGGER ownership_insert",
-        "DROP TRIGGER ownership_update",
-        f"""
-CREATE TRIGGER ownership_insert BEFORE INSERT ON ownership BEGIN
-  SELECT RAISE(ABORT, 'evac: ledger: epoch, run, incarnation and term are integers')
-    WHERE typeof(NEW.epoch) <> 'integer' OR typeof(NEW.run) <> 'integer'
-      OR typeof(NEW.incarnation) <> 'integer' OR typeof(NEW.term) <> 'integer';
-  SELECT RAISE(ABORT, 'evac: ledger: the first epoch is 1') WHERE NEW.epoch < 1;
-  SELECT RAISE(ABORT, 'evac: conflict: the instance has this epoch or a later one')
-    WHERE {_NOT_ABOVE};
-  SELECT RAISE(ABORT, 'evac: ledger: the new owner''s incarnation is proven dead')
-    WHERE {_PROVEN_DEAD};
-  SELECT RAISE(ABORT, 'evac: ledger: the first epoch follows nobody and takes no proof')
-    WHERE NEW.epoch = 1 AND (NEW.proof_node_id IS NOT NULL OR NEW.proof_release_id IS NOT NULL);
-  SELECT RAISE(ABORT, 'evac: unproven: an adopted epoch takes no other proof')
-    WHERE NEW.proof_adoption_id IS NOT NULL
-      AND (NEW.proof_node_id IS NOT NULL OR NEW.proof_release_id IS NOT NULL);
-  SELECT RAISE(ABORT, 'evac: unproven: this epoch of this node was not adopted')
-    WHERE NEW.proof_adoption_id IS NOT NULL AND ({_NOT_ADOPTED} OR {_NOT_RECOVERING});
-  SELECT RAISE(ABORT, 'evac: unproven: the epoch before does not exist')
-    WHERE NEW.epoch > 1 AND NEW.proof_adoption_id IS NULL AND NOT EXISTS (SELECT 1 FROM ownership
-      WHERE instance_id = NEW.instance_id AND epoch = NEW.epoch - 1);
-  SELECT RAISE(ABORT, 'evac: unproven: exactly one proof is needed')
-    WHERE NEW.epoch > 1 AND NEW.proof_adoption_id IS NULL
-      AND (NEW.proof_node_id IS NULL) = (NEW.proof_release_id IS NULL);
-  SELECT RAISE(ABORT, 'evac: unproven: the proof is not about the previous owner')
-    WHERE NEW.epoch > 1 AND NEW.proof_node_id IS NOT NULL AND NOT EXISTS (
-      SELECT 1 FROM proof_node AS proof
-      JOIN ownership AS previous
-        ON previous.instance_id = NEW.instance_id AND previous.epoch = NEW.epoch - 1
-      WHERE proof.id = NEW.proof_node_id AND proof.node_id = previous.node_id
-        AND proof.incarnation >= previous.incarnation);
-  SELECT RAISE(ABORT, 'evac: unproven: the release is not of the previous epoch')
-    WHERE NEW.epoch > 1 AND NEW.proof_release_id IS NOT NULL AND NOT EXISTS (
-      SELECT 1 FROM proof_release
-      WHERE id = NEW.proof_release_id AND instance_id = NEW.instance_id
-        AND epoch = NEW.epoch - 1);
-END
-""",  # noqa: S608 - this file's own constants
-        """
-CREATE TRIGGER ownership_update BEFORE UPDATE ON ownership
-WHEN NOT (NEW.instance_id IS OLD.instance_id AND NEW.epoch IS OLD.epoch
-  AND NEW.node_id IS OLD.node_id AND NEW.term IS OLD.term
-  AND NEW.incarnation IS OLD.incarnation AND NEW.proof_node_id IS OLD.proof_node_id
-  AND NEW.proof_release_id IS OLD.proof_release_id
-  AND NEW.proof_adoption_id IS OLD.proof_adoption_id AND NEW.created_at IS OLD.created_at
-  AND typeof(NEW.run) = 'integer' AND NEW.run > OLD.run)
-BEGIN SELECT RAISE(ABORT, 'evac: ledger: nothing changes in an epoch but a rising run'); END
-""",
-        f"""
-CREATE TRIGGER proof_adoption_insert BEFORE INSERT ON proof_adoption BEGIN
-  SELECT RAISE(ABORT, 'evac: ledger: epoch, incarnation and term are integers')
-    WHERE typeof(NEW.epoch) <> 'integer' OR typeof(NEW.incarnation) <> 'integer'
-      OR typeof(NEW.term) <> 'integer';
-  SELECT RAISE(ABORT, 'evac: conflict: this adoption exists')
-    WHERE EXISTS (SELECT 1 FROM proof_adoption WHERE id = NEW.id
-      OR (instance_id = NEW.instance_id AND epoch = NEW.epoch));
-{refuse(_ADOPTION_RULES)}
-END
-""",  # noqa: S608 - this file's own constants
-        *(
-            f"CREATE TRIGGER proof_adoption_{verb.lower()} BEFORE {verb} ON proof_adoption "
-            "BEGIN SELECT RAISE(ABORT, 'evac: ledger: rows of proof_adoption stay as they are'); "
-            "END"
-            for verb in ("UPDATE", "DELETE")
-        ),
-    )
-
-
-_CODES = {
-    "evac: unproven": "check_violation",
-    "evac: ledger": "check_violation",
-    "evac: conflict": "unique_violation",
-}
-
-
-def _postgresql() -> tuple[str, ...]:
-    def refuse(rules: tuple[tuple[str, str], ...]) -> str:
-        return "\n".join(
-            f"  IF {rule} THEN\n    RAISE EXCEPTION '{why}' USING ERRCODE = '{code}';\n  END IF;"
-            for why, rule in rules
-            for start, code in _CODES.items()
-            if why.startswith(start)
-        )
-
-    head = "RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, {schema}, pg_temp AS $$"
-    owner_rules = (
-        ("evac: ledger: the first epoch is 1", "NEW.epoch < 1"),
-        ("evac: conflict: the instance has this epoch or a later one", _NOT_ABOVE),
-        ("evac: ledger: the new owner''s incarnation is proven dead", _PROVEN_DEAD),
-        (
-            "evac: ledger: the first epoch follows nobody and takes no proof",
-            "NEW.epoch = 1 AND (NEW.proof_node_id IS NOT NULL OR NEW.proof_release_id IS NOT NULL)",
-        ),
-        (
-            "evac: unproven: an adopted epoch takes no other proof",
-            (
-                "NEW.proof_adoption_id IS NOT NULL"
-                " AND (NEW.proof_node_id IS NOT NULL OR NEW.proof_release_id IS NOT NULL)"
-            ),
-        ),
-        (
-            "evac: unproven: this epoch of this node was not adopted",
-            f"NEW.proof_adoption_id IS NOT NULL AND ({_NOT_ADOPTED} OR {_NOT_RECOVERING})",
-        ),
-    )
-    later_rules = (
-        (
-            "evac: unproven: the epoch before does not exist",
-            (
-                "NOT EXISTS (SELECT 1 FROM ownership"
-                " WHERE instance_id = NEW.instance_id AND epoch = NEW.epoch - 1)"
-            ),
-        ),
-        (
-            "evac: unproven: exactly one proof is needed",
-            "(NEW.proof_node_id IS NULL) = (NEW.proof_release_id IS NULL)",
-        ),
-        (
-            "evac: unproven: the proof is not about the previous owner",
-            (
-                "NEW.proof_node_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM proof_node AS proof"
-                " JOIN ownership AS previous"
-                " ON previous.instance_id = NEW.instance_id AND previous.epoch = NEW.epoch - 1"
-                " WHERE proof.id = NEW.proof_node_id AND proof.node_id = previous.node_id"
-                " AND proof.incarnation >= previous.incarnation)"
-            ),
-        ),
-        (
-            "evac: unproven: the release is not of the previous epoch",
-            (
-                "NEW.proof_release_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM proof_release"
-                " WHERE id = NEW.proof_release_id AND instance_id = NEW.instance_id"
-                " AND epoch = NEW.epoch - 1)"
-            ),
-        ),
-    )
-    return (
-        f"""
-CREATE OR REPLACE FUNCTION evac_ownership_insert() {head}
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'evac: ledger: owners are assigned in READ COMMITTED transactions'
-      USING ERRCODE = 'check_violation';
-  END IF;
-  PERFORM pg_advisory_xact_lock_shared({_LOCK}, hashtext(NEW.node_id));
-{refuse(owner_rules)}
-  IF NEW.epoch = 1 OR NEW.proof_adoption_id IS NOT NULL THEN
-    RETURN NEW;
-  END IF;
-{refuse(later_rules)}
-  RETURN NEW;
-END $$
-""",
-        f"""
-CREATE OR REPLACE FUNCTION evac_ownership_update() {head}
-BEGIN
-  IF NEW.run > OLD.run
-    AND ROW(NEW.instance_id, NEW.epoch, NEW.node_id, NEW.term, NEW.incarnation, NEW.proof_node_id,
-      NEW.proof_release_id, NEW.proof_adoption_id, NEW.created_at)
-    IS NOT DISTINCT FROM ROW(OLD.instance_id, OLD.epoch, OLD.node_id, OLD.term, OLD.incarnation,
-      OLD.proof_node_id, OLD.proof_release_id, OLD.proof_adoption_id, OLD.created_at) THEN
-    RETURN NEW;
-  END IF;
-  RAISE EXCEPTION 'evac: ledger: nothing changes in an epoch but a rising run'
-    USING ERRCODE = 'check_violation';
-END $$
-""",
-        f"""
-CREATE FUNCTION evac_proof_adoption_insert() {head}
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'evac: ledger: epochs are adopted in READ COMMITTED transactions'
-      USING ERRCODE = 'check_violation';
-  END IF;
-  PERFORM pg_advisory_xact_lock_shared({_LOCK}, hashtext(NEW.node_id));
-{refuse(_ADOPTION_RULES)}
-  RETURN NEW;
-END $$
-""",
-        *(
-            f"CREATE TRIGGER proof_adoption_{verb.lower()} BEFORE {verb} ON proof_adoption "
-            f"FOR EACH ROW EXECUTE FUNCTION evac_{function}()"
-            for verb, function in (
-                ("INSERT", "proof_adoption_insert"),
-                ("UPDATE", "keep"),
-                ("DELETE", "keep"),
-            )
-        ),
-        (
-            "CREATE TRIGGER proof_adoption_truncate BEFORE TRUNCATE ON proof_adoption "
-            "FOR EACH STATEMENT EXECUTE FUNCTION evac_keep()"
-        ),
-        (
-            "GRANT SELECT ON node_inventory, sighting, recovery, proof_adoption "
-            "TO evac_api, evac_scheduler, evac_monitor"
-        ),
-        "GRANT INSERT, UPDATE, DELETE ON node_inventory, sighting, recovery TO evac_scheduler",
-        "GRANT INSERT ON proof_adoption TO evac_scheduler",
     )

@@ -1,0 +1,72 @@
+"""The database may have gone back in time: bring every node into a session of the new term."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from evac_common.model.states import NodeState
+from evac_monitor.core import wishes
+from evac_monitor.core.watch import Heard
+from evac_monitor.core.wishes import Verb
+from evac_monitor.ports import Flags, NodeRow, NodeWish
+from evac_monitor.process import Monitor
+
+# Alive, and in no need of a proof: such a node may be given a session without asking for it.
+_SERVES: Final = (NodeState.UP, NodeState.DEGRADED, NodeState.JOINING)
+
+
+async def recover(monitor: Monitor) -> None:
+    """Look at what the nodes' heartbeats say of their sessions; end the recovery when it is done.
+
+    A node is given a session unasked only while its heartbeats show one of an earlier term: it has
+    seen no higher one then, so the new term is not in use in the history that was forgotten.
+    """
+    snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
+    for node in snapshot.nodes:
+        newest = monitor.watch.newest(node.node_id)
+        if newest is not None and newest[1].term > 0:
+            await _look(monitor, snapshot.flags, node, *newest)
+    said = await monitor.records.finish_recovery()
+    if said:
+        monitor.discontinue("the cluster has recovered")
+        monitor.log.warning("recovered", why=said)
+
+
+async def _look(
+    monitor: Monitor, flags: Flags, node: NodeRow, incarnation: int, heard: Heard
+) -> None:
+    records = monitor.records
+    told, given = (incarnation, heard.term), (node.incarnation, node.term)
+    known = flags.recovering and heard.term < flags.term
+    if not known and (heard.term > flags.term or told > given):
+        if await records.ahead(node.node_id, incarnation, heard.term):
+            monitor.discontinue(f"{node.name} is in a session that the database has not given")
+        return
+    lately = monitor.clock.monotonic() - heard.at_s < monitor.settings.suspect_after_s
+    if not lately or heard.term >= flags.term:
+        return
+    serves = incarnation == node.incarnation and node.state in _SERVES and node.term < flags.term
+    if incarnation > node.incarnation and await records.ask_to_register(node, incarnation):
+        monitor.log.info("asked to register", node=node.name, incarnation=incarnation)
+    elif serves and await records.session_anew(node):
+        monitor.log.info("session of the new term", node=node.name, term=flags.term)
+
+
+async def vouched(monitor: Monitor, flags: Flags, wish: NodeWish, node: NodeRow | None) -> bool:
+    """Confirm-down of a node that was proven dead before the database went back in time.
+
+    That proof says nothing about a later life of it, so an operator's word is asked for anew; and
+    it is not taken against a heartbeat of any life. False: this is no such wish.
+    """
+    if node is None or node.state is not NodeState.FENCED or not flags.recovering:
+        return False
+    if wish.verb != Verb.CONFIRM_DOWN.value:
+        return False
+    now_s, limit_s = monitor.clock.monotonic(), monitor.settings.suspect_after_s
+    newest = monitor.watch.newest(node.node_id)
+    if newest is not None and (silent_s := now_s - newest[1].at_s) < limit_s:
+        why = f"its heartbeats arrive, the last {silent_s:.1f} s ago: it is not down"
+        await monitor.records.answer(wish, wishes.Refuse(why=why))
+    elif now_s - monitor.watch.since_s >= limit_s and monitor.bus.health().connected:
+        await monitor.records.vouch(node, wish)
+    return True
