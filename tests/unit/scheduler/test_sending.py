@@ -132,6 +132,17 @@ def test_a_start_that_the_node_has_not_seen_yet_is_no_finding() -> None:
         assert (comparison.findings, comparison.doubts) == ((), frozenset())
 
 
+def test_looks_from_before_a_restart_do_not_end_it_however_many_come_late() -> None:
+    """While the database was away they waited in the queue; the restart's report overtook them."""
+    known = {WEB: _instance(Phase.RUNNING)}
+    old = _look(exited=(_seen(run=1, running=False),))
+
+    first = compare(old, known, [WEB], frozenset())
+    second = compare(old, known, [WEB], first.doubts)
+
+    assert (first.findings, first.doubts, second.findings) == ((), frozenset(), ())
+
+
 def test_a_domain_that_exists_and_does_not_execute_is_not_missing() -> None:
     known = {WEB: _instance(Phase.RUNNING)}
 

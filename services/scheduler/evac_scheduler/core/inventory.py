@@ -89,6 +89,8 @@ def compare(
             continue
         doubt = Doubt(instance_id=instance_id, epoch=claim.epoch, run=claim.run)
         end = ended.get(instance_id)
+        if end is not None and (end.epoch, end.run) < (claim.epoch, claim.run):
+            continue  # the look is older than this run, so it cannot miss it
         said = end is not None and (end.epoch, end.run) == (claim.epoch, claim.run)
         if not (instance.phase is Phase.RUNNING or (said and instance.phase is Phase.STARTING)):
             continue
