@@ -201,7 +201,7 @@ def test_what_the_ledger_gave_to_others_is_superseded(simulate: Simulate) -> Non
 
         session = n1.sessions[-1]
         assert session.allowed == {}
-        assert session.superseded == {id_of("web"): 2}
+        assert session.superseded == {id_of("web"): 1}
         assert not session.proven_dead
         assert (n2.on, n3.on) == (True, True)
 

@@ -26,58 +26,6 @@ _ARMED: Final[Mapping[str, Any]] = {
 }
 
 
-async def identity(store: Store) -> str | None:
-    """What changes when the database may have gone back in time; None: it cannot tell.
-
-    PostgreSQL: the system identifier (another cluster, a restored backup on a new one) and the
-    timeline (a standby was promoted). SQLite has nothing of the kind.
-    """
-    if store.dialect != "postgresql":
-        return None
-    readable = text(
-        "SELECT has_function_privilege('pg_control_system()', 'execute')"
-        " AND has_function_privilege('pg_control_checkpoint()', 'execute')"
-    )
-    query = text(
-        "SELECT system_identifier || '/' || (SELECT timeline_id FROM pg_control_checkpoint())"
-        " FROM pg_control_system()"
-    )
-    async with store.read() as tx:
-        return str(await tx.scalar(query)) if await tx.scalar(readable) else None
-
-
-async def prepare(tx: Transaction, seen: str | None) -> bool:
-    """Write down which database this is; raise the term when it is another. True: it rose."""
-    flags = await rows.read_flags(tx)
-    if flags is None:
-        raise StoreUnavailable("the cluster's flags are missing: run `evac-api migrate`")
-    if not flags.database_identity:  # as migrated
-        await tx.execute(
-            update(_FLAGS)
-            .where(_ROW, _FLAGS.c.database_identity == "")
-            .values(database_identity=seen or tx.clock.new_id())
-        )
-        return False
-    if seen is None or seen == flags.database_identity:
-        return False
-    why = f"the database is {seen}, it was {flags.database_identity}"
-    changed = await tx.change(
-        update(_FLAGS)
-        .where(_ROW, _FLAGS.c.term == flags.term)
-        .where(_FLAGS.c.database_identity == flags.database_identity)
-        .values(term=flags.term + 1, database_identity=seen)
-    )
-    if changed == 1:
-        await tx.audit(
-            actor=rows.ACTOR,
-            action="cluster.term",
-            subject="cluster",
-            reason=why,
-            detail={"term": flags.term + 1},
-        )
-    return changed == 1
-
-
 async def probe(tx: Transaction) -> None:
     await tx.execute(update(_FLAGS).where(_ROW).values(term=_FLAGS.c.term))
 

@@ -22,6 +22,7 @@ from evac_monitor.adapters import (
     changing,
     flags,
     proving,
+    recovering,
     registering,
     rows,
     wishes,
