@@ -75,11 +75,13 @@ def log_of(outcome: Outcome) -> str:
 
 
 def in_order(lines: Sequence[Line]) -> list[Line]:
-    """By moment; what happened in the same one by cause, then by name.
+    """By moment; what happened in the same one by cause, then by name, but as the file has it.
 
     On virtual time a whole evacuation is one moment, and the order of its messages is the seed's.
     """
-    return sorted(lines, key=lambda line: (round(line.at_s, 3), line.rank, line.what))
+    return sorted(
+        lines, key=lambda line: (round(line.at_s, 3), line.rank, line.what if line.rank else "")
+    )
 
 
 def _at_rest(outcome: Outcome) -> list[Line]:

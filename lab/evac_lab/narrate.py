@@ -50,6 +50,15 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
     ),
     "node.up": ("monitor", _node("up")),
     "node.suspect": ("monitor", _node("suspect")),
+    "node.degraded": (
+        "monitor",
+        lambda body: (
+            f"node {body['node']}: degraded ({', '.join(body['troubles'])})",
+            str(body.get("why", "")),
+        ),
+    ),
+    "node.recovered": ("monitor", _node("no longer degraded")),
+    "node.isolated": ("monitor", _node("silent, and shown alive")),
     "node.fencing": ("monitor", _node("fencing")),
     "node.fencing_held": (
         "monitor",
@@ -77,8 +86,28 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
         "monitor",
         lambda body: ("disarmed: nothing is fenced automatically", str(body["why"])),
     ),
+    "cluster.still_disarmed": ("monitor", lambda body: ("still disarmed", str(body["why"]))),
     "cluster.armed": ("monitor", lambda body: ("armed", str(body["why"]))),
-    "instance.start_failed": ("scheduler", _instance("start failed on {node} ({kind})")),
+    "cluster.recovering": (
+        "monitor",
+        lambda body: (f"recovering, term {body['term']}: nothing is started", str(body["why"])),
+    ),
+    "instance.adopted": ("scheduler", _instance("adopted on {node} (epoch {epoch})")),
+    "cluster.recovered": (
+        "monitor",
+        lambda body: (
+            f"recovered: {body['adopted']} adopted, {body['left_alone']} left alone",
+            str(body["why"]),
+        ),
+    ),
+    "instance.start_failed": (
+        "scheduler",
+        lambda body: (
+            f"instance {body['instance']}: start failed on {body['node']} ({body['kind']})"
+            + (", alarm" if body.get("alarm") else ""),
+            str(body.get("why", "")),
+        ),
+    ),
     "instance.exited": ("scheduler", _instance("ended by itself on {node} ({reason})")),
     "instance.stopped": ("scheduler", _instance("stopped on {node}")),
     "instance.started": (
@@ -111,6 +140,8 @@ _SENTENCES: Final[Mapping[str, tuple[str, Callable[[Body], tuple[str, str]]]]] =
         "scheduler",
         lambda body: (f"evacuation of {body['node']}: done in {body['took_s']:.1f} s", ""),
     ),
+    "instance.waiting": ("scheduler", _instance("still waits, was on {node}")),
+    "instance.unreadable": ("scheduler", _instance("its declaration cannot be read")),
     "instance.double_run_suspected": ("scheduler", _instance("DOUBLE RUN SUSPECTED on {node}")),
     "instance.quarantined": ("scheduler", _instance("quarantined on {node}")),
 }
