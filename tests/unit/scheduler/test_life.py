@@ -54,7 +54,7 @@ def test_a_wanted_instance_that_does_not_run_is_never_left_alone() -> None:
 
 
 @pytest.mark.parametrize("state", list(NodeState))
-def test_only_up_and_joining_nodes_are_talked_to(state: NodeState) -> None:
+def test_only_nodes_in_a_session_are_talked_to(state: NodeState) -> None:
     talks = life.reach(state) is not Reach.AWAY
 
-    assert talks == (state in (NodeState.UP, NodeState.JOINING))
+    assert talks == (state in (NodeState.UP, NodeState.DEGRADED, NodeState.JOINING))
