@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -41,7 +42,13 @@ def run_one(job: Job, *, with_lines: bool = False) -> Ran:
 
 
 def quiet() -> None:
-    """The services' logs are nobody's business here, and would cost half of the time."""
+    """The services' logs are nobody's business here, and would cost half of the time.
+
+    Nor is what the libraries say of connections and coroutines of processes that were killed: a
+    run counts what the services did, not how Python takes its leave of them.
+    """
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda _unraisable: None
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
         cache_logger_on_first_use=True,
