@@ -287,12 +287,9 @@ class Model:
             leaving = s._replace(db=db._replace(phase=LEAVING), budget=spent)
             yield "its user stops it and wants it again", True, leaving
         if "publish-first" in self.lacks and s.memory and s.memory[0] == "place":
-            _, target, epoch = s.memory
-            yield (
-                f"the scheduler stores what it has published: n{target} owns {epoch}",
-                False,
-                self._owned(s, int(target), int(epoch))._replace(memory=None),
-            )
+            on, number = int(s.memory[1]), int(s.memory[2])
+            stored = self._owned(s, on, number)._replace(memory=None)
+            yield f"what was published is stored: n{on} owns {number}", False, stored
 
     def _send(self, s: State) -> Iterator[Step]:
         """Commands that are missing, derived from the rows again and again."""

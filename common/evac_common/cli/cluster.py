@@ -37,7 +37,8 @@ async def status(json: Json = False) -> None:
 def _fencing(found: Mapping[str, Any]) -> str:
     """What becomes of a node that dies now, and what would change that."""
     if found["recovering"]:
-        return "off: recovering, until every node has been heard since the database went back"
+        why = found.get("recovering_reason") or "the database may have gone back in time"
+        return f"off: recovering, until every node was heard or is proven down: {why}"
     if not found["armed"]:
         until = clock(found["disarmed_until"])
         return (

@@ -1,4 +1,4 @@
-"""`evac-api run | migrate | init | check [--config FILE]`, `--version`.
+"""`evac-api run | migrate | init | restored | check [--config FILE]`, `--version`.
 
 Exit status: 0 done, 1 refused, 2 the settings are refused, 3 the database cannot be used, 4 the
 broker cannot be reached.
@@ -20,6 +20,7 @@ from evac_common.errors import BusUnavailable, EvacError, SettingsRefused, Store
 from evac_common.service import logs
 from evac_common.service.clock import SystemClock
 from evac_common.service.secrets import SecretBox
+from evac_common.store import regress
 from evac_common.store.migrations import migrate
 from evac_common.store.roles import ROLES, set_password
 
@@ -50,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SERVICE=FILE",
         help="give the PostgreSQL role of api, scheduler or monitor the password in FILE",
     )
+    restored = verbs.add_parser(
+        "restored",
+        parents=[config],
+        help="say that a backup was restored: nothing starts until the nodes have told what runs",
+    )
+    restored.add_argument("--reason", required=True, help="which backup, for the record")
     init = verbs.add_parser(
         "init", parents=[config], help="make the first token, keys and broker users"
     )
@@ -98,6 +105,8 @@ def _carry_out(parsed: argparse.Namespace, settings: Settings) -> int:
             asyncio.run(_check(settings))
         case "migrate":
             _migrate(settings, parsed.role_password_file)
+        case "restored":
+            asyncio.run(_restored(settings, parsed.reason))
         case "init":
             asyncio.run(_init(settings, parsed.token_name, parsed.secret_key, parsed.broker_users))
     return 0
@@ -145,6 +154,21 @@ def _role_password(text: str) -> tuple[str, str]:
             f"--role-password-file {text}: must be SERVICE=FILE with one of {', '.join(ROLES)}"
         )
     return service, Path(file).read_text("utf-8").strip()
+
+
+async def _restored(settings: Settings, reason: str) -> None:
+    """A wish like any other, but it needs no api that runs: it holds from its commit on."""
+    from evac_api.adapters.cluster import StoredCluster
+    from evac_api.ports import Caller
+    from evac_api.service import open_store
+
+    store = open_store(settings)
+    try:
+        caller = Caller(actor="evac-api restored")
+        await StoredCluster(store).wish(caller, regress.RESTORED, reason, {})
+    finally:
+        await store.close()
+    print("nothing is started or cut off until every node has shown what it runs")
 
 
 async def _init(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -34,6 +36,21 @@ def test_migrate_and_the_first_token(config: Path, capsys: pytest.CaptureFixture
     assert token.encode() not in (config.parent / "evac.db").read_bytes()
     assert again == 1
     assert "there is a token named admin" in capsys.readouterr().err
+
+
+def test_restored_is_a_wish_that_needs_no_running_api(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = config.parent / "evac.db"
+    assert main(["restored", "--config", str(config), "--reason", "too early"]) == 3
+    assert main(["migrate", "--config", str(config)]) == 0
+
+    assert main(["restored", "--config", str(config), "--reason", "Monday's dump"]) == 0
+
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        wishes = connection.execute("SELECT verb, actor, reason FROM cluster_wish").fetchall()
+    assert wishes == [("restored", "evac-api restored", "Monday's dump")]
+    assert "nothing is started" in capsys.readouterr().out
 
 
 def test_the_secret_key_is_made_once_for_its_owner_only(config: Path, tmp_path: Path) -> None:

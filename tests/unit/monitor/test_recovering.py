@@ -19,6 +19,12 @@ async def flags(world: World) -> dict[str, Any]:
     return row
 
 
+async def down_term(world: World, name: str) -> int:
+    row = await world.row(name)
+    assert row is not None
+    return int(row["down_term"])
+
+
 def restored(world: World, history: str) -> None:
     """What whoever copies a SQLite file back must do."""
     regress.marker(Path(world.url.removeprefix("sqlite:///"))).write_text(history)
@@ -146,7 +152,7 @@ def test_a_proof_of_before_says_nothing_and_one_of_now_does(simulate: Simulate) 
         await world.reach("n1", "fenced")
         restored(world, "another history")
         await asyncio.sleep(20)
-        assert (await world.row("n1") or {})["down_term"] == 0
+        assert await down_term(world, "n1") == 0
 
         vouched = await world.wish("n1", "confirm_down")
         fence = await world.wish("n2", "fence")
@@ -154,9 +160,9 @@ def test_a_proof_of_before_says_nothing_and_one_of_now_does(simulate: Simulate) 
 
         assert (await world.outcome(vouched) or ("", ""))[0] == "succeeded"
         assert (await world.outcome(fence) or ("", ""))[0] == "succeeded"
-        assert (await world.row("n1") or {})["down_term"] == 2
-        assert (await world.row("n2") or {})["down_term"] == 2
-        assert (await world.row("n3") or {})["down_term"] == 0
+        assert await down_term(world, "n1") == 2
+        assert await down_term(world, "n2") == 2
+        assert await down_term(world, "n3") == 0
         assert not n2.on
 
     simulate(story)

@@ -36,6 +36,8 @@ class StoredCluster:
                 storm_reason=flags["storm_reason"] if flags and flags["storm"] else "",
                 storm_since=flags["storm_since"] if flags and flags["storm"] else None,
                 recovering=bool(flags and flags["recovering"]),
+                recovering_reason=flags["recovering_reason"] if flags else "",
+                recovering_since=flags["recovering_since"] if flags else None,
                 term=flags["term"] if flags else 0,
                 nodes=await _nodes(tx),
                 instances=await _instances(tx),

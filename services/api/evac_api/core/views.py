@@ -195,6 +195,10 @@ class ClusterView(View):
     storm_reason: str
     storm_since: datetime | None
     recovering: bool
+    recovering_reason: str = Field(
+        default="", description="Why the database is not believed now; nothing starts meanwhile."
+    )
+    recovering_since: datetime | None = None
     term: int
     nodes: dict[NodeState, int]
     instances: dict[str, int] = Field(description="By phase; `unplaced` were never placed.")
