@@ -54,6 +54,9 @@ def refuse_what_no_real_lab_does(scenario: Scenario) -> None:
         for service in CONTROLLERS
         if replicas.of(service) != 1
     ]
+    if witnesses := scenario.document.witnesses:
+        got = ", ".join(sorted(witnesses))
+        problems.append(f"{scenario.source}: witnesses: a real lab has none (got {got})")
     if problems:
         raise DocumentInvalid("\n".join(problems))
 

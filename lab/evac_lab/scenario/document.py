@@ -99,6 +99,12 @@ class ScenarioDocument(BaseModel):
         default_factory=Replicas,
         description="How many processes of each controller run, 1 to 3: `{monitor: 2}`.",
     )
+    witnesses: frozenset[Literal["second_channel", "peers"]] = Field(
+        default=frozenset(),
+        description="What the monitors may ask about a silent node beside its heartbeats: "
+        "`second_channel` (a slot on shared storage), `peers` (what other nodes reach). Simulated "
+        "only.",
+    )
     nodes: dict[Name, ScenarioNode] = Field(
         min_length=1, max_length=1000, description="Nodes by name."
     )

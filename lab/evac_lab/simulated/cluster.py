@@ -41,6 +41,7 @@ from evac_lab.simulated.network import Network
 from evac_lab.simulated.nodes import BMC_PASSWORD, BMC_USER, Nodes, bmc_address
 from evac_lab.simulated.process import SimulatedProcess
 from evac_lab.simulated.telling import Telling
+from evac_lab.simulated.witnesses import Witnesses
 from evac_monitor.adapters.power_simulated import SimulatedPower
 from evac_monitor.ports import PowerDriver
 
@@ -80,7 +81,12 @@ class SimulatedCluster:
         )
         self._nodes = Nodes(self._kernel, scenario)
         power = doubles.power or SimulatedPower(self._nodes.bmc_at)
-        self._controllers = Controllers(self._kernel, scenario, power=power)
+        self._controllers = Controllers(
+            self._kernel,
+            scenario,
+            power=power,
+            witnesses=Witnesses(self._network, self._nodes),
+        )
         self._desk = Desk(self._kernel, self._controllers, self._nodes)
         self._clock = self._kernel.clock("lab")
         self._names: dict[str, str] = {}  # instance id → name

@@ -21,6 +21,7 @@ from evac_lab.scenario.timeline import CONTROLLERS, controller_of
 from evac_lab.simulated.gate import Gate
 from evac_lab.simulated.kernel import Kernel
 from evac_lab.simulated.process import Life, SimulatedProcess
+from evac_lab.simulated.witnesses import Witnesses
 from evac_monitor import service as monitor_service
 from evac_monitor.ports import PowerDriver
 from evac_monitor.settings import Settings as MonitorSettings
@@ -37,10 +38,13 @@ _USERS: Final[Mapping[str, str]] = {
 class Controllers:
     """All replicas, by name (`monitor-2`)."""
 
-    def __init__(self, kernel: Kernel, scenario: Scenario, *, power: PowerDriver) -> None:
+    def __init__(
+        self, kernel: Kernel, scenario: Scenario, *, power: PowerDriver, witnesses: Witnesses
+    ) -> None:
         self._kernel = kernel
         self._scenario = scenario
         self._power = power
+        self._witnesses = witnesses
         self._secrets = SecretBox([SecretBox.new_key()])
         bodies = {"api": self._api, "scheduler": self._scheduler, "monitor": self._monitor}
         self.processes: dict[str, SimulatedProcess] = {}
@@ -101,10 +105,14 @@ class Controllers:
 
     async def _monitor(self, name: str, life: Life) -> None:
         settings = MonitorSettings.load(**self._settings(name))
+        asked = self._scenario.document.witnesses
+        second_channel = self._witnesses.second_channel(name) if "second_channel" in asked else None
         await monitor_service.serve(
             settings,
             **self._parts(name, life),
             stop=life.stop,
             power={PowerKind.IPMI: self._power},
             secrets=self._secrets,
+            second_channel=second_channel,
+            peers=self._witnesses.peers() if "peers" in asked else None,
         )
