@@ -18,6 +18,8 @@ from evac_lab.view import Picture
 
 __all__ = ["Doubles", "simulate"]
 
+Epilogue = Callable[[SimulatedCluster], Awaitable[object]]
+
 POLL_S: Final = 0.5
 UNSEEN_POLL_S: Final = 5.0
 STEPS_MAX: Final = 50_000_000
@@ -34,7 +36,7 @@ def simulate(
     eventful_pace: float | None = None,
     doubles: Doubles,
     witness: Witness | None = None,
-    epilogue: Callable[[SimulatedCluster], Awaitable[object]] | None = None,
+    epilogue: Epilogue | None = None,
     directory: Path | None = None,
     steps_max: int = STEPS_MAX,
 ) -> Outcome:
@@ -56,13 +58,6 @@ def simulate(
             doubles=doubles,
             witness=witness,
         )
-        try:
-            return await live(cluster, loop)
-        finally:
-            cluster.switch_off()
-
-    async def live(cluster: SimulatedCluster, loop: SeededLoop) -> Outcome:
-        await cluster.start()
         runner = Runner(
             cluster=cluster,
             scenario=scenario,
@@ -74,10 +69,10 @@ def simulate(
             poll_s=POLL_S if on_picture or calm_pace else UNSEEN_POLL_S,
             at_action=lambda _text: loop.hurry(eventful_pace),
         )
-        outcome = await runner.run()
-        if epilogue is not None:
-            await epilogue(cluster)
-        return outcome.with_faults(cluster.faults)
+        try:
+            return await _live(cluster, runner, epilogue)
+        finally:
+            cluster.switch_off()
 
     with contextlib.ExitStack() as stack:
         if directory is None:
@@ -85,3 +80,11 @@ def simulate(
             directory = Path(stack.enter_context(own))
         place = directory
         return run(seed, main, pace=calm_pace, steps_max=steps_max)
+
+
+async def _live(cluster: SimulatedCluster, runner: Runner, epilogue: Epilogue | None) -> Outcome:
+    await cluster.start()
+    outcome = await runner.run()
+    if epilogue is not None:
+        await epilogue(cluster)
+    return outcome.with_faults(cluster.faults)

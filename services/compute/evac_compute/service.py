@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import signal
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from evac_common.bus.port import Bus, Consumer
 from evac_common.bus.rabbitmq import RabbitBus
@@ -37,6 +38,8 @@ from evac_compute.ports import Hypervisor, HypervisorEvent, Identity, Journal
 from evac_compute.sessions import Sessions
 from evac_compute.settings import Settings
 from evac_compute.state import Node
+
+Work = Coroutine[Any, Any, Any]
 
 READY_S = 1.0
 IDLE_S = 60.0  # of loops that have nothing to do until they are woken
@@ -165,45 +168,48 @@ async def serve(
     daemon.replay()
     queue = command_queue(identity.node_id).name
     consumer = await bus.consume(queue, daemon.commands, prefetch=settings.prefetch)
-    readiness = Readiness(node, bus)
-    every = functools.partial(periodically, clock=clock, log=node.log)
+    tasks = _loops(daemon, settings, bus, clock)
+    tasks["leave"] = _leave(daemon, hypervisor, consumer, leaving or asyncio.Event(), stop)
     try:
-        await run_service(
-            "compute",
-            {
-                "bus": bus.run(),
-                "register": every(
-                    "register",
-                    settings.register_interval_s,
-                    daemon.registration.step,
-                    wake=node.wake_register,
-                ),
-                "beat": every("beat", settings.heartbeat_interval_s, daemon.heart.step),
-                "send reports": every(
-                    "send reports",
-                    lambda: settings.report_retry_s if node.recorded.unsent else IDLE_S,
-                    daemon.reports.step,
-                    wake=node.wake_outbox,
-                ),
-                "look at reality": every(
-                    "look at reality",
-                    settings.inventory_interval_s,
-                    daemon.look.step,
-                    wake=node.wake_look,
-                ),
-                "apply sessions": daemon.sessions.run(),
-                "hear the hypervisor": hear_events(node, daemon.events, daemon.look),
-                "leave": _leave(daemon, hypervisor, consumer, leaving or asyncio.Event(), stop),
-                "tell readiness": every(
-                    "readiness", lambda: IDLE_S if readiness.told else READY_S, readiness.step
-                ),
-                "serve health": serve_health(settings.health_port, lambda: readiness.reasons),
-            },
-            stop,
-        )
+        await run_service("compute", tasks, stop)
     finally:
         await daemon.lanes.close()
         await consumer.cancel()
+
+
+def _loops(daemon: Daemon, settings: Settings, bus: Bus, clock: Clock) -> dict[str, Work]:
+    """What runs again and again, by name."""
+    node = daemon.node
+    readiness = Readiness(node, bus)
+    every = functools.partial(periodically, clock=clock, log=node.log)
+    return {
+        "bus": bus.run(),
+        "register": every(
+            "register",
+            settings.register_interval_s,
+            daemon.registration.step,
+            wake=node.wake_register,
+        ),
+        "beat": every("beat", settings.heartbeat_interval_s, daemon.heart.step),
+        "send reports": every(
+            "send reports",
+            lambda: settings.report_retry_s if node.recorded.unsent else IDLE_S,
+            daemon.reports.step,
+            wake=node.wake_outbox,
+        ),
+        "look at reality": every(
+            "look at reality",
+            settings.inventory_interval_s,
+            daemon.look.step,
+            wake=node.wake_look,
+        ),
+        "apply sessions": daemon.sessions.run(),
+        "hear the hypervisor": hear_events(node, daemon.events, daemon.look),
+        "tell readiness": every(
+            "readiness", lambda: IDLE_S if readiness.told else READY_S, readiness.step
+        ),
+        "serve health": serve_health(settings.health_port, lambda: readiness.reasons),
+    }
 
 
 async def _leave(
