@@ -81,6 +81,7 @@ class Talk:
     tombs: dict[tuple[str, str], int] = field(default_factory=dict)  # told in any session
     tombs_in: dict[tuple[str, str, int, int], int] = field(default_factory=dict)
     looked: set[tuple[str, int, int]] = field(default_factory=set)  # sessions with an inventory
+    _boots: dict[str, set[str]] = field(default_factory=dict)  # told so far, by node
     _shown: dict[tuple[str, int, int], set[Key]] = field(default_factory=dict)
 
     def hear(
@@ -106,12 +107,22 @@ class Talk:
             body=said,
         )
         if kind in ("heartbeat", "registered"):
-            self.incarnation[node_id] = told.incarnation
+            self._incarnation(told)
         if told.term:
             self._term(told, at_s)
         if kind != "heartbeat":
             self._report(told)
         return told
+
+    def _incarnation(self, told: Told) -> None:
+        """It rises; only a new boot may have a lower one. What comes late or again is of the past."""
+        boots = self._boots.setdefault(told.node_id, set())
+        if told.kind == "registered" and told.boot not in boots:
+            boots.add(told.boot)
+            self.incarnation[told.node_id] = told.incarnation
+        else:
+            known = self.incarnation.get(told.node_id, 0)
+            self.incarnation[told.node_id] = max(known, told.incarnation)
 
     def term_before(self, node_id: str, incarnation: int, at_s: float) -> int:
         """The highest term of a session that the node said it was in, up to then."""
