@@ -115,7 +115,7 @@ class Talk:
         return told
 
     def _incarnation(self, told: Told) -> None:
-        """It rises; only a new boot may have a lower one. What comes late or again is of the past."""
+        """It rises; only a new boot may have a lower one. What comes late is of the past."""
         boots = self._boots.setdefault(told.node_id, set())
         if told.kind == "registered" and told.boot not in boots:
             boots.add(told.boot)
