@@ -18,7 +18,8 @@ from typing import Any, Final
 from evac_common.messages import events as _events  # noqa: F401 - declares them
 from evac_common.messages.registry import Family, declared
 from evac_common.model.states import NodeState
-from evac_lab.scenario.verbs import Form, NotUnderstood
+from evac_lab.scenario.forms import Form
+from evac_lab.scenario.verbs import NotUnderstood
 
 EVENTS: Final = frozenset(event.name for event in declared(Family.EVENT))
 

@@ -1,6 +1,6 @@
 """The reference page of the scenario format, from its declarations.
 
-Everything that has a declaration is taken from it: keys from the models, lines from `verbs.FORMS`
+Everything that has a declaration is taken from it: keys from the models, lines from `forms.FORMS`
 and `expect.FORMS`, and the errors under "Common mistakes" are what the reader really says.
 """
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from evac_common.cli.document import DocumentInvalid
 from evac_common.model.manifest import Disk, Nic
-from evac_lab.scenario import expect, verbs
+from evac_lab.scenario import expect, forms
 from evac_lab.scenario.document import (
     Replicas,
     ScenarioDocument,
@@ -220,7 +220,7 @@ def scenario_page() -> str:
         _keys("`replicas`", Replicas),
         "\n" + _TIMES.format(reserved=", ".join(f"`{name}`" for name in RESERVED)),
         "\n" + _TIMELINE,
-        _forms(verbs.FORMS),
+        _forms(forms.FORMS),
         "\n" + _EXPECT,
         _forms(expect.FORMS),
         "\n" + _LOG,
@@ -286,12 +286,12 @@ def _kind(field: Mapping[str, Any], root: Mapping[str, Any]) -> str:
             return "text" if kind == "string" else str(kind)
 
 
-def _forms(forms: Iterable[verbs.Form]) -> str:
+def _forms(shown: Iterable[forms.Form]) -> str:
     return (
         "\n"
         + "".join(
             f"**`{form.form}`**  \n{form.meaning}  \nExample: `{form.example}`\n\n"
-            for form in forms
+            for form in shown
         ).rstrip("\n")
         + "\n"
     )

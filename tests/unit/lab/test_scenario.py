@@ -6,7 +6,7 @@ import pytest
 
 from evac_common.cli.document import DocumentInvalid
 from evac_lab.real.actions import refuse_what_no_real_lab_does
-from evac_lab.scenario import expect, verbs
+from evac_lab.scenario import expect, forms, verbs
 from evac_lab.scenario.reading import from_text
 from evac_lab.scenario.timeline import (
     Action,
@@ -187,19 +187,19 @@ def test_a_line_is_read_as_its_value(text: str, action: Action) -> None:
     assert step.at_s == 12.5
 
 
-@pytest.mark.parametrize("form", verbs.FORMS, ids=[form.form for form in verbs.FORMS])
-def test_the_example_of_every_action_is_that_action(form: verbs.Form) -> None:
+@pytest.mark.parametrize("form", forms.FORMS, ids=[form.form for form in forms.FORMS])
+def test_the_example_of_every_action_is_that_action(form: forms.Form) -> None:
     step = verbs.parse_step(form.example)
 
     assert step.text.split()[0] == form.verb
 
 
 def test_every_action_is_explained_and_no_other() -> None:
-    assert {form.verb for form in verbs.FORMS} == {*verbs.VERBS, "evac?"}
+    assert {form.verb for form in forms.FORMS} == {*verbs.VERBS, "evac?"}
 
 
 @pytest.mark.parametrize("form", expect.FORMS, ids=[form.form for form in expect.FORMS])
-def test_the_example_of_every_expectation_can_be_read(form: verbs.Form) -> None:
+def test_the_example_of_every_expectation_can_be_read(form: forms.Form) -> None:
     expect.parse_expectation(form.example)
 
 

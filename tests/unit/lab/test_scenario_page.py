@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from evac_lab.scenario import expect, page, verbs
+from evac_lab.scenario import expect, forms, page
 from evac_lab.scenario.reading import from_text
 
 
@@ -24,7 +24,7 @@ def test_a_common_mistake_is_one_and_names_its_line(old: str, new: str, remark: 
 def test_the_page_explains_every_key_action_and_expectation() -> None:
     text = page.scenario_page()
 
-    for form in (*verbs.FORMS, *expect.FORMS):
+    for form in (*forms.FORMS, *expect.FORMS):
         assert f"**`{form.form}`**" in text
         assert f"Example: `{form.example}`" in text
     assert not re.findall(r"^\| `[a-z_]+` \|.*\|\s*\|$", text, re.MULTILINE)
