@@ -58,16 +58,14 @@ class Spell:
 
 def _services() -> list[Spell]:
     found = []
-    for on, weight in ((On.API, 0.7), (On.SCHEDULER, 1.5), (On.MONITOR, 1.2)):
+    for on, weight in ((On.API, 1.2), (On.SCHEDULER, 1.5), (On.MONITOR, 1.2)):
         process = Spell(family=Family.CONTROL, on=on, thing="process of {it}", begins="kill {it}")
         found += [
             replace(process, lasts_s=(6, 10), weight=2 * weight),
             replace(
                 process, begins="hang {it}", ends="resume {it}", lasts_s=(1, 90), weight=weight
             ),
-            replace(
-                process, begins="stop {it}", ends="start {it}", lasts_s=(1, 90), weight=weight / 2
-            ),
+            replace(process, begins="stop {it}", ends="start {it}", lasts_s=(1, 90), weight=weight),
             *(
                 Spell(
                     family=Family.NETWORK,
@@ -180,7 +178,7 @@ def _rest() -> list[Spell]:
             for state in ("off", "slow", "lies", "wrong")
         ),
         *(
-            replace(guest, begins=f"guest {{it}} {what}")
+            replace(guest, begins=f"guest {{it}} {what}", weight=2)
             for what in ("poweroff", "crash", "panic", "hang", "lost")
         ),
         replace(guest, begins="guest {it} refuse-start {times}", weight=2),
@@ -197,7 +195,7 @@ def _rest() -> list[Spell]:
             )
             for on, weight in (
                 (On.NODE, 1.0),
-                (On.API, 0.3),
+                (On.API, 0.6),
                 (On.SCHEDULER, 1.0),
                 (On.MONITOR, 1.0),
             )

@@ -273,12 +273,13 @@ DEATHS: Final[tuple[tuple[Story, float], ...]] = (
     (cut_off, 4.0),
     (flapping, 0.7),
     (silent_daemon, 1.0),
+    (orderly, 1.0),
     (operator_fences, 1.0),
     (vouched_for, 0.7),
     (old_disk, 0.5),
-    (clone, 0.4),
+    (clone, 0.8),
     (rack, 0.5),
-    (backup_restored, 0.4),
+    (backup_restored, 0.7),
 )
 
 BESIDE: Final[tuple[Spell, ...]] = tuple(
