@@ -60,9 +60,12 @@ class Death:
         machine = picture.name_of(node_id)
         said = decode(command.body)
         if state in LIVE_NOT:
-            farewell = state == "fenced" and said.get("proven_dead") and not said.get("allowed")
-            if verb == "session" and farewell:
-                return
+            if verb == "session" and not said.get("allowed"):
+                later_life = self._scene.talk.incarnation.get(node_id, 0)
+                # For an earlier life it is no session, but a question: refused, and registered on.
+                asked = said.get("incarnation", later_life) < later_life
+                if asked or (state == "fenced" and said.get("proven_dead")):
+                    return
             self._scene.verdicts.say(
                 "S5", at_s, f"{machine} is {state} and was issued a {verb}", node=machine
             )

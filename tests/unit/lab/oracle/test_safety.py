@@ -268,6 +268,19 @@ def test_s5_sessions_to_a_node_that_is_cut_off(
     assert cluster.broken == broken
 
 
+def test_s5_a_later_life_is_asked_to_register(cluster: History) -> None:
+    cluster.cut("n4")
+    cluster.state("n4", "fenced")
+    cluster.commit()
+    earlier = cluster.incarnation["n4"]
+    cluster.incarnation["n4"] = earlier + 1
+    cluster.report("n4", "heartbeat")
+    cluster.command("n4", "session", incarnation=earlier, allowed={}, superseded={})
+    assert cluster.broken == []
+    cluster.command("n4", "session", incarnation=earlier + 1, allowed={}, superseded={})
+    assert cluster.broken == ["S5"]
+
+
 def test_s13_a_start_while_recovering(cluster: History) -> None:
     cluster.flags(recovering=1)
     cluster.commit()
