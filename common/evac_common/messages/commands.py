@@ -91,6 +91,11 @@ class Start(OfInstance, name="start"):
     run: int = Field(
         ge=1, description="Counter of starts within the epoch; only a higher one is executed."
     )
+    issued_at: datetime | None = Field(
+        default=None,
+        description="When it was issued, by the same clock as `deadline`. The node counts from its "
+        "arrival, so no two clocks are compared. Unset: the deadline is not judged.",
+    )
     deadline: datetime = Field(description="Refused after this moment (UTC).")
     spec: InstanceSpec
 

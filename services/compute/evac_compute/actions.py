@@ -59,8 +59,10 @@ class Actions:
         self._hypervisor = hypervisor
         self._retry_s = retry_s
 
-    async def carry_out(self, pending: Pending, *, replayed: bool) -> None:
+    async def carry_out(self, pending: Pending, *, replayed: bool, taken_s: float) -> None:
         """Check the command, act, report. Ends when it is settled in the journal.
+
+        `taken_s`: when it was taken over, on the daemon's monotonic clock.
 
         While the journal takes nothing it is tried again, as after a restart: look first, then
         decide.
@@ -68,7 +70,7 @@ class Actions:
         told = False
         while True:
             try:
-                return await self._once(pending, replayed=replayed)
+                return await self._once(pending, replayed=replayed, taken_s=taken_s)
             except JournalUnavailable as error:
                 if not told:
                     self._node.log.error("journal takes nothing", why=str(error))
@@ -87,11 +89,11 @@ class Actions:
             except JournalUnavailable:
                 await asyncio.sleep(self._retry_s)
 
-    async def _once(self, pending: Pending, *, replayed: bool) -> None:
+    async def _once(self, pending: Pending, *, replayed: bool, taken_s: float) -> None:
         command = pending.command
         match command:
             case Start():
-                await self._start(command, replayed=replayed)
+                await self._start(command, replayed=replayed, taken_s=taken_s)
             case Stop():
                 await self._stop(command, replayed=replayed)
             case Destroy():
@@ -101,14 +103,20 @@ class Actions:
 
     # --- start ---------------------------------------------------------------------------------
 
-    async def _start(self, command: Start, *, replayed: bool) -> None:
+    async def _start(self, command: Start, *, replayed: bool, taken_s: float) -> None:
         unreachable = ""
         present: Domain | None = None
         try:
             present = await self._hypervisor.find(command.instance_id)
         except HypervisorUnreachable as error:
             unreachable = str(error)
-        known = self._node.known(command.instance_id, present, replayed=replayed)
+        waited_s = self._node.clock.monotonic() - taken_s
+        known = self._node.known(
+            command.instance_id,
+            present,
+            replayed=replayed,
+            now=checks.sender_now(command, waited_s=waited_s),
+        )
         decision = checks.start(command, known)
         match decision:
             case checks.Refuse():

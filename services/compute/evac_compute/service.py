@@ -87,13 +87,18 @@ class Daemon:
         self._waiting: list[Pending] = []
 
     def carry_out(self, pending: Pending, *, replayed: bool = False) -> None:
-        """Take over a journalled command."""
+        """Take over a journalled command; a start's time to be carried out counts from here."""
         command = pending.command
         if isinstance(command, Session):
             self.sessions.offer(pending)
         else:
             assert isinstance(command, OfInstance), "every other command is about one instance"
-            work = functools.partial(self.actions.carry_out, pending, replayed=replayed)
+            work = functools.partial(
+                self.actions.carry_out,
+                pending,
+                replayed=replayed,
+                taken_s=self.node.clock.monotonic(),
+            )
             self.lanes.submit(command.instance_id, work)
 
     def replay(self) -> None:

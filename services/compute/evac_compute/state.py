@@ -99,13 +99,21 @@ class Node:
         )
         return Reported(message_id=self.clock.new_id(), at=self.clock.now(), report=report)
 
-    def known(self, instance_id: str, present: Domain | None, *, replayed: bool) -> Known:
+    def known(
+        self,
+        instance_id: str,
+        present: Domain | None,
+        *,
+        replayed: bool,
+        now: datetime | None = None,
+    ) -> Known:
+        """`now`: by the clock of a command with a deadline; unset: nothing is compared with it."""
         return Known(
             session=self.session,
             tomb=self.recorded.tomb(instance_id),
             ran=self.recorded.runs.get(instance_id),
             present=shown(present),
-            now=self.clock.now(),
+            now=now or self.clock.now(),
             replayed=replayed,
         )
 

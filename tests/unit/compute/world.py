@@ -36,7 +36,7 @@ from evac_compute.lanes import FAULTS
 from evac_compute.ports import Identity, Journal
 from evac_compute.service import serve
 from evac_compute.settings import Settings
-from evac_lab.simulated.clock import VirtualClock
+from evac_lab.simulated.clock import VirtualClock, Walls
 from evac_lab.simulated.loop import SeededLoop
 
 Result = TypeVar("Result")
@@ -70,6 +70,7 @@ class World:
     hypervisor: SimulatedHypervisor
     journal: Journal
     link: Link = field(default_factory=Link)
+    walls: Walls = field(default_factory=Walls)  # the daemon's wall clock is `compute`
     boot_id: str = "boot-1"
     dmi_uuid: str = "7e5f4d3c-0000-4000-8000-000000000001"
     heard: list[Message] = field(default_factory=list)
@@ -87,7 +88,7 @@ class World:
         self.daemon = self.loop.spawn(("compute", self.life), self._daemon(), name="compute")
 
     async def _daemon(self) -> None:
-        clock = VirtualClock(self.loop, seed=1, process=f"compute/{self.life}")
+        clock = VirtualClock(self.loop, seed=1, process=f"compute/{self.life}", walls=self.walls)
         bus = EmbeddedBus(self.state, user=node_user(NODE_ID), clock=clock, link=self.link)
         self.bus = bus
         await serve(
@@ -205,8 +206,10 @@ class World:
         self, name: str = "web", *, epoch: int = 1, run: int = 1, late_s: float = -60.0, **more: Any
     ) -> Start:
         spec = more.pop("spec", None) or InstanceSpec(name=name, vcpus=1, memory_mib=512)
-        deadline = self.clock.now() - timedelta(seconds=late_s)
-        fields = {"epoch": epoch, "run": run, "deadline": deadline, "spec": spec, **more}
+        now = self.clock.now()
+        deadline = now - timedelta(seconds=late_s)
+        times = {"issued_at": now, "deadline": deadline}
+        fields = {"epoch": epoch, "run": run, **times, "spec": spec, **more}
         return Start(**self._base(name, fields))
 
     def stop_command(

@@ -3,12 +3,16 @@
 All of these must hold, in this order: the session, the tombstone, no other epoch on the
 node, a run that is newer than the last one executed, the deadline. A command that was carried out
 before gets its answer again, from what is true now; it never acts twice.
+
+The deadline is no safety rule, the others are: a start that is executed late still is of the node's
+present session, of an epoch that was not released here, and of a run that was never executed. It
+only spares work that the controllers have given up, so in doubt a start counts as in time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from evac_common.messages.commands import Command, Destroy, Session, Start, Stop
 from evac_common.messages.reports import RefusalReason
@@ -41,7 +45,7 @@ class Known:
     tomb: int
     ran: Ran | None
     present: Present | None
-    now: datetime
+    now: datetime  # by the clock that told a start's deadline: see `sender_now`
     replayed: bool  # it was in the journal when the daemon started
 
 
@@ -121,6 +125,19 @@ def new_session(command: Session, *, incarnation: int, term_seen: int) -> Refuse
             why=f"term {command.term} is older than term {term_seen}, which the node has seen",
         )
     return None
+
+
+def sender_now(command: Start, *, waited_s: float) -> datetime:
+    """The time on the clock that told the start's deadline, `waited_s` after the start arrived.
+
+    Not this node's wall clock: a node a day ahead would refuse every start for ever, and its
+    instances would be lost. Nor a time learned from a session: that is the monitor's clock, the
+    deadline is the scheduler's, and those two may differ as well. What the start took on its way is
+    not known and counts as nothing, which makes the answer too early, never too late.
+    """
+    if command.issued_at is None:
+        return command.deadline  # an older sender: there is nothing to count from
+    return command.issued_at + timedelta(seconds=waited_s)
 
 
 def start(command: Start, known: Known) -> StartDecision:

@@ -66,6 +66,7 @@ def start(
     gen: Gen,
     *,
     command_id: str,
+    issued_at: datetime,
     deadline: datetime,
     pools: Mapping[str, PoolSource],
 ) -> commands.Start:
@@ -78,6 +79,7 @@ def start(
         instance_id=instance.instance_id,
         epoch=claim.epoch,
         run=claim.run,
+        issued_at=issued_at,
         deadline=deadline,
         spec=spec_of(instance.instance_id, instance.name, instance.manifest, pools),
     )

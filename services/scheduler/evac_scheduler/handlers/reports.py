@@ -32,6 +32,13 @@ REPORTS = Counter(
     "evac_scheduler_reports_total", "Reports, by what they were worth.", ["name", "standing"]
 )
 
+#: Refusals that spend the run, or the epoch.
+_SPENDS = (
+    wire.RefusalReason.OLD_EPOCH,
+    wire.RefusalReason.OLD_RUN,
+    wire.RefusalReason.DEADLINE,
+)
+
 Apply = Callable[[Records, Instance], Awaitable[str]]
 
 
@@ -143,9 +150,8 @@ class Reports:
         return await self._settle(report, step)
 
     async def _spent(self, records: Records, report: wire.CommandRefused, why: str) -> str:
-        """Refusals that repeating the start will not change."""
-        released = report.reason is wire.RefusalReason.OLD_EPOCH
-        if not released and report.reason is not wire.RefusalReason.OLD_RUN:
+        """Refusals that repeating the start will not change, or not surely."""
+        if report.reason not in _SPENDS:
             return why
         speaker = await records.speaker(report.node_id)
         instance = (await records.locked([str(report.instance_id)])).get(str(report.instance_id))
@@ -161,6 +167,13 @@ class Reports:
         )
         if not judgement.accepted:
             return judgement.why
+        if report.reason is wire.RefusalReason.DEADLINE:
+            # Repeated for ever on this node it might never be in time. It counts as a failed start,
+            # so that in the end the owner is asked for the release and another node gets its turn.
+            run, detail = instance.claim.run if instance.claim else 0, f"refused, {report.detail}"
+            kind = wire.StartErrorKind.HYPERVISOR
+            return await self._outcomes.start_failed(records, instance, run, kind, detail)
+        released = report.reason is wire.RefusalReason.OLD_EPOCH
         return await self._outcomes.not_obeyed(records, instance, released=released)
 
     # inventories

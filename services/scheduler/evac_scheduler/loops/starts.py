@@ -165,7 +165,13 @@ class Starts:
     ) -> None:
         deadline = _later(records.now, self._policy.command_deadline_s)
         message = orders.start(
-            instance, claim, gen, command_id=records.new_id(), deadline=deadline, pools=pools
+            instance,
+            claim,
+            gen,
+            command_id=records.new_id(),
+            issued_at=records.now,
+            deadline=deadline,
+            pools=pools,
         )
         await records.answered(instance.instance_id, ("start",))
         await records.send(
