@@ -25,8 +25,8 @@ class Heartbeat(Message, name="heartbeat", family=Family.HEARTBEAT, writer="comp
     troubles: dict[_Reason, _Sentence] = Field(
         default_factory=dict,
         max_length=TROUBLES_MAX,
-        description="What the node says is wrong with it: `libvirt`, `storage`, each with a "
-        "sentence. Reasons that the monitor does not know are passed over.",
+        description="What the node says is wrong with it: `libvirt`, `storage`, `shutting_down`, "
+        "each with a sentence. Reasons that the monitor does not know are passed over.",
     )
 
     def routing_key(self) -> str:

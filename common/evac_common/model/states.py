@@ -27,11 +27,12 @@ class Trouble(StrEnum):
     NOT_EXECUTING = "not_executing"  # its heartbeats arrive, its commands stay unanswered
     STORAGE = "storage"  # its own word: it does not reach the storage of a pool
     LIBVIRT = "libvirt"  # its own word: its hypervisor has not answered for long
+    SHUTTING_DOWN = "shutting_down"  # its own word: its machine shuts down, its guests are stopped
     DAEMON_SILENT = "daemon_silent"  # no heartbeat, and a second channel shows the host alive
 
 
 #: What a node says of itself, in its heartbeats.
-TOLD_TROUBLES: Final = (Trouble.STORAGE, Trouble.LIBVIRT)
+TOLD_TROUBLES: Final = (Trouble.STORAGE, Trouble.LIBVIRT, Trouble.SHUTTING_DOWN)
 
 
 class ProofKind(StrEnum):

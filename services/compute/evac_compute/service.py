@@ -42,6 +42,7 @@ from evac_compute.state import Node
 Work = Coroutine[Any, Any, Any]
 
 READY_S = 1.0
+TELL_S = 2.0  # for the word that the machine shuts down, once everything else is done
 IDLE_S = 60.0  # of loops that have nothing to do until they are woken
 JOURNAL = "journal.sqlite"
 
@@ -224,10 +225,23 @@ async def _leave(
     leaving: asyncio.Event,
     stop: asyncio.Event,
 ) -> None:
-    """When the machine shuts down: take no command any more, release the guests, end the daemon."""
+    """When the machine shuts down: say so, take no command any more, release the guests, end.
+
+    It is said at once and not when the next heartbeat is due, for until then the node is a target,
+    and without guests the daemon would be gone before it. A broker that does not take it holds up
+    nothing: the guests are stopped meanwhile, and at the end it has `TELL_S` more.
+    """
     await leaving.wait()
-    await consumer.cancel()
-    await Leaving(daemon.node, hypervisor, daemon.lanes).run()
+    daemon.node.leaving = True
+    telling = asyncio.create_task(daemon.heart.step(), name="say that the machine shuts down")
+    try:
+        await consumer.cancel()
+        await Leaving(daemon.node, hypervisor, daemon.lanes).run()
+        await asyncio.wait((telling,), timeout=TELL_S)
+        if telling.done():
+            telling.result()
+    finally:
+        telling.cancel()
     stop.set()
     await asyncio.Event().wait()
 

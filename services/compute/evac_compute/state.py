@@ -45,6 +45,7 @@ class Node:
         # Since when every look at the hypervisor failed, on our monotonic clock, and why; None: the
         # last one succeeded.
         self.hypervisor_away: tuple[float, str] | None = None
+        self.leaving = False  # the machine shuts down: nothing more may be placed here
         self.wake_outbox = Wake()
         self.wake_look = Wake()
         self.wake_register = Wake()
@@ -77,14 +78,16 @@ class Node:
 
         Nothing is said of storage: the hypervisor has no word for it yet.
         """
-        if self.hypervisor_away is None:
-            return {}
-        since_s, why = self.hypervisor_away
-        lasts_s = self.clock.monotonic() - since_s
-        if lasts_s < away_s:
-            return {}
-        sentence = f"the hypervisor has not answered for {lasts_s:.0f} s: {why}"
-        return {Trouble.LIBVIRT.value: sentence[:TROUBLE_CHARACTERS_MAX]}
+        told: dict[str, str] = {}
+        if self.leaving:
+            told[Trouble.SHUTTING_DOWN.value] = "its machine shuts down in good order"
+        if self.hypervisor_away is not None:
+            since_s, why = self.hypervisor_away
+            lasts_s = self.clock.monotonic() - since_s
+            if lasts_s >= away_s:
+                sentence = f"the hypervisor has not answered for {lasts_s:.0f} s: {why}"
+                told[Trouble.LIBVIRT.value] = sentence[:TROUBLE_CHARACTERS_MAX]
+        return told
 
     def report(
         self, said: type[AnyReport], /, *, command: Command | None = None, **fields: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from evac_common.bus.topology import command_queue
+from evac_common.messages.heartbeats import Heartbeat
 from evac_common.messages.reports import Started, Stopped, StopReason
 from evac_compute.leaving import LIMIT_S
 from tests.unit.compute.world import NODE_ID, World, id_of, in_world
@@ -36,6 +37,46 @@ def test_every_guest_is_stopped_released_and_reported_and_then_the_daemon_ends()
             (id_of("db"), 4, StopReason.NODE_SHUTDOWN),
         }
         assert world.journal.load().tombs == {id_of("web"): 1, id_of("db"): 4}
+
+    in_world(test)
+
+
+def test_it_says_at_once_that_it_leaves_so_that_nothing_more_is_placed_there() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        await world.say(world.start("web"))
+        await world.hear(Started)
+        world.hypervisor.ignore_power_button(id_of("web"))  # so that it takes a while
+        assert all(not beat.troubles for beat in world.all(Heartbeat))
+
+        world.leaving.set()
+        await world.settle(0.5)  # well before the next beat is due
+        told = world.all(Heartbeat)[-1].troubles
+        assert told == {"shutting_down": "its machine shuts down in good order"}
+        assert world.executing() == [("web", 1, 1)], "said before its guests are stopped"
+
+        await _over(world, within_s=60)
+        assert "shutting_down" in world.all(Heartbeat)[-1].troubles
+
+    in_world(test, heartbeat_interval_s=5.0)
+
+
+def test_a_node_without_guests_says_so_too_before_it_ends() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.leaving.set()
+        await _over(world, within_s=10)
+        assert list(world.all(Heartbeat)[-1].troubles) == ["shutting_down"]
+
+    in_world(test, heartbeat_interval_s=5.0)
+
+
+def test_a_broker_that_takes_no_beat_does_not_keep_the_machine_from_shutting_down() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.broker.alarm(True)  # a publish does not come back
+        world.leaving.set()
+        await _over(world, within_s=LIMIT_S + 30)
 
     in_world(test)
 

@@ -40,6 +40,24 @@ def test_a_node_that_tells_of_its_hypervisor_is_degraded_until_it_does_not(
     simulate(story, monitors=("m1", "m2"))
 
 
+def test_a_node_that_shuts_down_receives_nothing_until_it_is_proven_dead(
+    simulate: Simulate,
+) -> None:
+    async def story(world: World) -> None:
+        n1, *_ = await world.in_service("n1", "n2", "n3")
+
+        n1.troubles = {"shutting_down": "its machine shuts down in good order"}
+        await world.reach("n1", "degraded", within_s=5)
+        (degraded,) = await world.events("node.degraded")
+        assert degraded["troubles"] == ["shutting_down"]
+
+        n1.hang()
+        await world.reach("n1", "fenced")
+        assert (await world.history("n1"))[-4:] == ["degraded", "suspect", "fencing", "fenced"]
+
+    simulate(story)
+
+
 def test_a_degraded_node_that_dies_is_fenced_like_any_other(simulate: Simulate) -> None:
     async def story(world: World) -> None:
         n1, *_ = await world.in_service("n1", "n2", "n3")
