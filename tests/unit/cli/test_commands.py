@@ -194,7 +194,7 @@ async def test_what_is_still_pending_is_exit_code_5(evac: Shell) -> None:
     assert at_once.code == 0
 
 
-async def test_a_refusal_names_the_verb_that_would_do(evac: Shell, cluster: Cluster) -> None:
+async def test_a_refusal_names_what_would_do(evac: Shell, cluster: Cluster) -> None:
     await cluster.enrol("n1")
     await cluster.is_in_state("n1", NodeState.UP)
 
@@ -202,7 +202,8 @@ async def test_a_refusal_names_the_verb_that_would_do(evac: Shell, cluster: Clus
 
     assert ran.code == 1
     assert ran.err == (
-        "evac: cannot evacuate n1: it is up; `evac node drain` empties a living node\n"
+        "evac: cannot evacuate n1: it is up; drain is not in this version:"
+        " shut its machine down in good order, and its instances start elsewhere\n"
     )
 
 

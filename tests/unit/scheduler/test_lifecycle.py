@@ -412,7 +412,7 @@ async def test_a_wish_to_evacuate_waits_for_proof_and_running_instances(cluster:
     assert results == [None, None, "succeeded"]
 
 
-async def test_a_wish_about_a_node_that_is_up_fails_and_names_drain(cluster: Cluster) -> None:
+async def test_a_wish_about_a_node_that_is_up_fails(cluster: Cluster) -> None:
     await _running(cluster)
     wish, foreign = await cluster.wish("n1"), await cluster.wish("n1", "fence")
 

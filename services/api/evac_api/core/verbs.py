@@ -33,6 +33,12 @@ ALLOWED: Final = {
     _V.FORGET: (_S.NEW, _S.FENCED),
 }
 
+#: For a node that lives. There is nothing gentler: drain belongs to a later version.
+_EMPTY: Final = (
+    "drain is not in this version: shut its machine down in good order, and its instances start"
+    " elsewhere"
+)
+
 #: Every pair that is not allowed, with what would do.
 REFUSED: Final = {
     (_V.FENCE, _S.NEW): (
@@ -71,22 +77,22 @@ REFUSED: Final = {
     (_V.EVACUATE, _S.NEW): ("it never registered, so it runs nothing", "there is nothing to do"),
     (_V.EVACUATE, _S.JOINING): (
         "it is joining, so it is alive",
-        "`evac node drain` empties a living node, `evac node fence` cuts it off",
+        f"{_EMPTY}; `evac node fence` cuts it off",
     ),
-    (_V.EVACUATE, _S.UP): ("it is up", "`evac node drain` empties a living node"),
+    (_V.EVACUATE, _S.UP): ("it is up", _EMPTY),
     (_V.EVACUATE, _S.DEGRADED): (
         "it is in trouble, but alive",
-        "`evac node drain` empties a living node, `evac node fence` cuts it off",
+        f"{_EMPTY}; `evac node fence` cuts it off",
     ),
     (_V.EVACUATE, _S.BLOCKED): (
         "nothing proves it dead",
         "make sure that it is off, then `evac node confirm-down`",
     ),
     (_V.FORGET, _S.JOINING): ("it is alive", "`evac node fence` it first"),
-    (_V.FORGET, _S.UP): ("it is up", "empty it with `evac node drain`, then `evac node fence`"),
+    (_V.FORGET, _S.UP): ("it is up", f"{_EMPTY}; then wait until it is fenced"),
     (_V.FORGET, _S.DEGRADED): (
         "it is in trouble, but alive",
-        "empty it with `evac node drain`, then `evac node fence`",
+        f"{_EMPTY}; then wait until it is fenced",
     ),
     (_V.FORGET, _S.SUSPECT): ("nothing proves it dead yet", "wait, or `evac node fence` it"),
     (_V.FORGET, _S.FENCING): ("it is being fenced", "wait until it is fenced"),

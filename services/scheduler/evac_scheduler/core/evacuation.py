@@ -146,6 +146,6 @@ def answer_wish(state: NodeState | None, *, evacuations: int, waiting: int) -> W
         case _ if evacuations:
             return WishAnswer(succeeded=True, why="its evacuation is done, and the node is back")
         case _:
-            return WishAnswer(
-                succeeded=False, why=f"it is {state.value}, not dead: drain it instead"
-            )
+            # Drain is the right word for it, and not in this version.
+            why = f"it is {state.value}, not dead; to empty it, shut it down in good order"
+            return WishAnswer(succeeded=False, why=why)
