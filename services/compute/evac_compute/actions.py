@@ -49,6 +49,10 @@ NEVER_HERE = frozenset(
     }
 )
 DETAIL_MAX = 2000
+#: Seconds. That a domain is gone may be seen before the event about it arrives, and only the event
+#: tells why; after this long none will come (events are missed while nobody listens).
+EVENT_LATE_S = 1.0
+CLOCK_FUZZ_S = 0.001  # a timer may be early by less, and would be set again and again
 
 Result = TypeVar("Result")
 
@@ -58,6 +62,7 @@ class Actions:
         self._node = node
         self._hypervisor = hypervisor
         self._retry_s = retry_s
+        self._absent: dict[str, tuple[int, int, float]] = {}  # epoch, run, seen to be gone since
 
     async def carry_out(self, pending: Pending, *, replayed: bool, taken_s: float) -> None:
         """Check the command, act, report. Ends when it is settled in the journal.
@@ -276,13 +281,16 @@ class Actions:
 
     # --- reality -------------------------------------------------------------------------------
 
-    async def reconcile(self, instance_id: str) -> None:
-        """Say what happened to this instance while no command was being carried out for it."""
+    async def reconcile(self, instance_id: str) -> float:
+        """Say what happened to this instance while no command was being carried out for it.
+
+        Returns in how many seconds to come again, unless an event is earlier; 0: no need to.
+        """
         node = self._node
         try:
             domain = await self._hypervisor.find(instance_id)
         except HypervisorUnreachable:
-            return  # the next look, after the hypervisor is back, comes here again
+            return 0.0  # the next look, after the hypervisor is back, comes here again
         ran = node.recorded.runs.get(instance_id)
         end = node.ends.get(instance_id)
         seen = end[2] if end and ran and end[:2] == (ran.epoch, ran.run) else None
@@ -290,10 +298,14 @@ class Actions:
         match found:
             case None:
                 node.ends.pop(instance_id, None)
+                self._absent.pop(instance_id, None)
             case recovery.LeftOver():
                 node.log.warning("ending a domain of a released epoch", instance_id=instance_id)
                 await self._gone(instance_id, found.epoch)
             case recovery.Ended() if node.session is not None:
+                left_s = 0.0 if seen else self._event_due_s(instance_id, found)
+                if left_s > 0:
+                    return left_s
                 self._say_exited(instance_id, found)
             case recovery.Appeared() if node.session is not None:
                 self._say_appeared(instance_id, found)
@@ -301,10 +313,22 @@ class Actions:
                 pass  # said as soon as the node is in a session again
             case _:
                 assert_never(found)
+        return 0.0
+
+    def _event_due_s(self, instance_id: str, found: recovery.Ended) -> float:
+        """For how long an event may still tell why this run ended; counted from the first look."""
+        now_s = self._node.clock.monotonic()
+        epoch, run, since_s = self._absent.get(instance_id, (0, 0, now_s))
+        if (epoch, run) != (found.epoch, found.run):
+            since_s = now_s
+        self._absent[instance_id] = found.epoch, found.run, since_s
+        left_s = since_s + EVENT_LATE_S - now_s
+        return left_s if left_s > CLOCK_FUZZ_S else 0.0
 
     def _say_exited(self, instance_id: str, found: recovery.Ended) -> None:
         node = self._node
         node.ends.pop(instance_id, None)
+        self._absent.pop(instance_id, None)
         node.log.info(
             "instance exited", instance_id=instance_id, epoch=found.epoch, why=found.reason.value
         )

@@ -171,6 +171,7 @@ class Look:
         self._node, self._hypervisor, self._bus = node, hypervisor, bus
         self._lanes, self._actions, self._sessions = lanes, actions, sessions
         self._sequence = 0
+        self._again: dict[str, asyncio.TimerHandle] = {}  # ends whose event may still come
         self._once = Once(node.log, "inventory")
 
     async def step(self) -> None:
@@ -179,12 +180,19 @@ class Look:
             mark, session = self._lanes.mark(), node.session
             domains = by_instance(await self._hypervisor.domains())
             node.hypervisor_answered()
-            for instance_id in recovery.differences(node.recorded, domains, ()):
-                if self._lanes.quiet_since(instance_id, mark):
-                    self.reconcile(instance_id)
+            differ = [
+                instance_id
+                for instance_id in recovery.differences(node.recorded, domains, ())
+                if self._lanes.quiet_since(instance_id, mark)
+            ]
+            for instance_id in differ:
+                self.reconcile(instance_id)
+            # To the controllers an inventory that leaves something out tells of an end without a
+            # reason. The report of that end has the reason; the next look follows it at once.
+            untold = bool(self._again) or any(each not in domains for each in differ)
             # A look that began in another session is not told in this one: it may be the only thing
             # that the controllers of a new term ever learn.
-            if session is not None and session is node.session:
+            if session is not None and session is node.session and not untold:
                 await self._bus.publish(node.outgoing(self._inventory(domains, mark)))
             self._sessions.rejoin_if_empty(len(domains), mark)
         except (Retryable, Unroutable) as error:
@@ -195,7 +203,23 @@ class Look:
             self._once.worked()
 
     def reconcile(self, instance_id: str) -> None:
-        self._lanes.submit(instance_id, functools.partial(self._actions.reconcile, instance_id))
+        self._lanes.submit(instance_id, functools.partial(self._reconcile, instance_id))
+
+    async def _reconcile(self, instance_id: str) -> None:
+        """The lane is free while an event may still come: commands and other ends do not wait."""
+        earlier = self._again.pop(instance_id, None)
+        if earlier is not None:
+            earlier.cancel()
+        again_s = await self._actions.reconcile(instance_id)
+        if again_s > 0:
+            loop = asyncio.get_running_loop()
+            self._again[instance_id] = loop.call_later(again_s, self.reconcile, instance_id)
+
+    def close(self) -> None:
+        """Nothing is looked at any more."""
+        for timer in self._again.values():
+            timer.cancel()
+        self._again.clear()
 
     def _inventory(self, domains: dict[str, Present], mark: int) -> Inventory:
         """Nothing that changed since the look at `mark` is said, nor what is just being released.
@@ -247,13 +271,20 @@ def _seen(node: Node, domains: dict[str, Present]) -> list[DomainSeen]:
     ]
 
 
+def note(node: Node, event: HypervisorEvent) -> None:
+    """Keep the reason of an end at the moment itself: a look may be at this instance already, and
+    must not call lost what an event in the queue explains.
+    """
+    if isinstance(event, DomainEnded):
+        node.ends[event.instance_id] = (event.epoch, event.run, event.reason)
+
+
 async def hear_events(node: Node, events: asyncio.Queue[HypervisorEvent], look: Look) -> None:
     """What the hypervisor tells, turned into looks at reality; the event gives only the reason."""
     while True:
         event = await events.get()
         match event:
             case DomainEnded():
-                node.ends[event.instance_id] = (event.epoch, event.run, event.reason)
                 look.reconcile(event.instance_id)
             case HypervisorLost():
                 node.log.warning("hypervisor lost", why=event.why)

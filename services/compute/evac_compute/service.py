@@ -33,7 +33,7 @@ from evac_compute.core.record import Pending
 from evac_compute.handlers import commands
 from evac_compute.lanes import Lanes
 from evac_compute.leaving import Leaving
-from evac_compute.loops import Heart, Look, Registration, Reports, hear_events
+from evac_compute.loops import Heart, Look, Registration, Reports, hear_events, note
 from evac_compute.ports import Hypervisor, HypervisorEvent, Identity, Journal
 from evac_compute.sessions import Sessions
 from evac_compute.settings import Settings
@@ -84,8 +84,12 @@ class Daemon:
         self.reports = Reports(self.node, bus)
         self.look = Look(self.node, hypervisor, bus, self.lanes, self.actions, self.sessions)
         self.events: asyncio.Queue[HypervisorEvent] = asyncio.Queue()
-        hypervisor.subscribe(self.events.put_nowait)
+        hypervisor.subscribe(self._hear)
         self._waiting: list[Pending] = []
+
+    def _hear(self, event: HypervisorEvent) -> None:
+        note(self.node, event)
+        self.events.put_nowait(event)
 
     def carry_out(self, pending: Pending, *, replayed: bool = False) -> None:
         """Take over a journalled command; a start's time to be carried out counts from here."""
@@ -179,6 +183,7 @@ async def serve(
     try:
         await run_service("compute", tasks, stop)
     finally:
+        daemon.look.close()
         await daemon.lanes.close()
         await consumer.cancel()
 

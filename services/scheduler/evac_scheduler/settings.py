@@ -50,7 +50,10 @@ class Settings(ServiceSettings):
         default=20, ge=1, le=10000, description="Unanswered starts at once, in all."
     )
     command_deadline_s: float = Field(
-        default=60.0, gt=0, le=3600, description="A node refuses a start that waited there for longer."
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="A node refuses a start that waited there for longer.",
     )
     resend_min_s: float = Field(
         default=5.0, gt=0, le=600, description="First pause before a command is sent again."

@@ -50,6 +50,7 @@ class SimulatedHypervisor:
         self.locks_left = False  # image locks of dead guests are left over: no start works
         self.start_delay_s = start_delay_s
         self.answer_delays_s: dict[str, float] = {}  # by operation, on demand
+        self.event_delay_s = 0.0  # of the end of a guest, which a call may show earlier
         self.poweroff_delay_s = poweroff_delay_s  # of a guest that obeys its power button
         self.refusals: list[tuple[StartErrorKind, str]] = []  # the next starts end with these
         self.powered = True
@@ -270,12 +271,16 @@ class SimulatedHypervisor:
 
     def _end(self, instance_id: str, reason: ExitReason, why: str) -> None:
         guest = self.core.end(self.now(), instance_id, why)
-        if guest is not None:
-            self._tell(
-                DomainEnded(
-                    instance_id=instance_id, epoch=guest.epoch, run=guest.run, reason=reason
-                )
-            )
+        if guest is None:
+            return
+        event = DomainEnded(
+            instance_id=instance_id, epoch=guest.epoch, run=guest.run, reason=reason
+        )
+        if self.event_delay_s:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.event_delay_s, self._tell, event, context=self._context)
+        else:
+            self._tell(event)
 
     def _tell(self, event: HypervisorEvent) -> None:
         if self.unreachable and not isinstance(event, HypervisorLost):
