@@ -240,6 +240,44 @@ async def test_a_second_death_moves_the_items_of_both_evacuations_together(
     assert len(await cluster.events("evacuation.done")) == 2
 
 
+async def test_two_evacuations_of_one_instance_book_and_count_it_once(cluster: Cluster) -> None:
+    """Its target dies in mid-start: both evacuations list it, and room is there for just one."""
+    await cluster.node("n1")
+    await cluster.instance("web-1", memory_mib=1024)
+    await cluster.settle()
+    await cluster.node("n2")
+    await cluster.prove_dead("n1")
+    await cluster.scheduler.sweep()
+    (start,) = await cluster.take()
+    assert start.node_id == id_of("n2")
+    await cluster.node("n3", vcpus=3, memory_mib=3 * 1024)
+    await cluster.instance("busy", memory_mib=2048)
+    await cluster.node_is("n2", NodeState.SUSPECT)
+    await cluster.settle()  # n3 has room for 1024 MiB now, and no more
+    await cluster.node_is("n3", NodeState.DEGRADED)  # booked there is nothing yet
+
+    await cluster.prove_dead("n2")
+    await cluster.scheduler.sweep()
+    assert [item["state"] for item in await cluster.items("web-1")] == ["pending", "pending"]
+    assert await cluster.reservations() == []
+
+    await cluster.node_is("n3", NodeState.UP)
+    for _ in range(2):  # planned twice, booked once, started once
+        await cluster.scheduler.sweep()
+    (again,) = await cluster.take()
+    assert (again.node_id, await cluster.reservations()) == (id_of("n3"), [])
+    assert isinstance(again, commands.Start)
+    await cluster.say(cluster.started(again))
+    await cluster.settle()
+
+    assert [item["state"] for item in await cluster.items("web-1")] == ["done", "done"]
+    assert len(await cluster.events("evacuation.done")) == 2
+    await cluster.node_is("n3", NodeState.UP)
+    await cluster.instance("too-much", memory_mib=1024)
+    await cluster.settle()
+    assert (await cluster.status("too-much"))["phase"] == "pending", "n3 is full, not overfull"
+
+
 async def test_without_room_items_stay_open_and_take_the_first_room_there_is(
     cluster: Cluster,
 ) -> None:
