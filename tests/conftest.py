@@ -7,11 +7,20 @@ import inspect
 from collections.abc import Generator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # A busy machine with two cores is slow now and then: time limits are pytest's business.
 settings.register_profile("evac", deadline=None)
 settings.load_profile("evac")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Generator[None, None, None]:
+    """A command that a test calls in this process sets up logging; the next test must not feel it."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.hookimpl(tryfirst=True)

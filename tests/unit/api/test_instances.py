@@ -59,10 +59,10 @@ def test_the_status_says_no_more_than_is_known(one: Seen, text: str) -> None:
     assert summary(one, NOW) == text
 
 
-def test_only_a_node_that_is_up_and_heard_makes_it_certain() -> None:
+def test_only_a_node_that_lives_and_is_heard_makes_it_certain() -> None:
     states = [state for state in NodeState if is_certain(seen(None, node_state=state), NOW)]
 
-    assert states == [NodeState.UP]
+    assert states == [NodeState.UP, NodeState.DEGRADED]
 
 
 async def test_a_running_instance_of_a_silent_node_is_unknown(cluster: Cluster) -> None:
