@@ -17,7 +17,7 @@ settings.load_profile("evac")
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Generator[None, None, None]:
-    """A command that a test calls in this process sets up logging; the next test must not feel it."""
+    """A command called in this process sets up logging; the next test must not feel it."""
     before = structlog.get_config()
     yield
     structlog.configure(**before)
