@@ -53,6 +53,12 @@ class Session(Command, name="session", writer="monitor"):
         description="This incarnation is proven dead: nothing may be started; once empty, the node "
         "raises its incarnation and registers again.",
     )
+    boot_id: str = Field(
+        default="",
+        max_length=64,
+        description="Boot of the machine that registered. Another machine with a copy of the "
+        "node's identity reads the same queue and must not take the session. Empty: not told.",
+    )
 
 
 class DiskSpec(Part):

@@ -81,6 +81,7 @@ class Sessions:
         refused = checks.new_session(
             command,
             incarnation=node.recorded.incarnation,
+            boot_id=node.recorded.boot_id,
             term_seen=node.recorded.term_seen,
         )
         if refused:

@@ -100,6 +100,21 @@ def test_a_session_of_another_incarnation_is_refused() -> None:
     in_world(test)
 
 
+def test_a_session_for_another_machine_with_this_identity_is_refused() -> None:
+    """A copy of a node's disk elsewhere reads the node's own queue, and has its incarnation."""
+
+    async def test(world: World) -> None:
+        await world.hear(Registered)
+        await world.say(world.session(boot_id="boot-of-the-original"))
+        assert (await world.hear(CommandRefused)).reason is RefusalReason.OLD_GEN
+        assert world.all(SessionApplied) == []
+
+        await world.say(world.session(boot_id=world.boot_id))
+        await world.hear(SessionApplied)
+
+    in_world(test)
+
+
 def test_a_session_waits_until_the_hypervisor_answers() -> None:
     async def test(world: World) -> None:
         await _three(world)

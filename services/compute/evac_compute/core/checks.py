@@ -112,8 +112,20 @@ def session(command: Command, present: InSession | None) -> Refuse | None:
     return None
 
 
-def new_session(command: Session, *, incarnation: int, term_seen: int) -> Refuse | None:
-    """A session is for this life of the node, and its term never goes back."""
+def new_session(
+    command: Session, *, incarnation: int, boot_id: str, term_seen: int
+) -> Refuse | None:
+    """A session is for this life of this very machine, and its term never goes back.
+
+    A copy of a node's disk on another machine has its incarnation, its credentials and so its
+    queue; what it cannot have is the boot that registered. In a session it would run what is proven
+    dead when the power of the real node was read off.
+    """
+    if command.boot_id and command.boot_id != boot_id:
+        return Refuse(
+            reason=RefusalReason.OLD_GEN,
+            why=f"for boot {command.boot_id}, this is boot {boot_id}",
+        )
     if command.incarnation != incarnation:
         return Refuse(
             reason=RefusalReason.OLD_GEN,

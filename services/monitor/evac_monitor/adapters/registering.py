@@ -145,7 +145,8 @@ async def _open(
         )
     await _write_facts(tx, report)
     await _emit_arrival(tx, moved, node, decision)
-    await tx.send(_session(moved, command_id, contract), message_id=command_id)
+    session = _session(moved, command_id, contract, boot_id=report.boot_id)
+    await tx.send(session, message_id=command_id)
     return Handled(changed=True, why=decision.why)
 
 
@@ -159,7 +160,8 @@ async def session_anew(tx: Transaction, node: NodeRow) -> bool:
     if moved is None:
         return False
     contract = registration.Contract(allowed=await recovering.allowed(tx, moved))
-    await tx.send(_session(moved, command_id, contract), message_id=command_id)
+    session = _session(moved, command_id, contract, boot_id=await _boot_id(tx, moved.node_id))
+    await tx.send(session, message_id=command_id)
     return True
 
 
@@ -270,7 +272,8 @@ async def _still_alive(
             .where(nodes.node_state.c.generation == node.generation)
             .values(session_command_id=command_id, term=flags.term)
         )
-        session = _session(node, command_id, contract, proven_dead=True)
+        boot_id = await _boot_id(tx, node.node_id)
+        session = _session(node, command_id, contract, boot_id=boot_id, proven_dead=True)
         await tx.send(session, message_id=command_id)
     return Handled(changed=first, why=decision.why)
 
@@ -298,7 +301,12 @@ async def _say_once(tx: Transaction, node: NodeRow, action: str, why: str) -> bo
 
 
 def _session(
-    node: NodeRow, command_id: str, contract: registration.Contract, *, proven_dead: bool = False
+    node: NodeRow,
+    command_id: str,
+    contract: registration.Contract,
+    *,
+    boot_id: str | None,
+    proven_dead: bool = False,
 ) -> Session:
     return Session(
         node_id=node.node_id,
@@ -308,6 +316,7 @@ def _session(
         allowed=contract.allowed,
         superseded=contract.superseded,
         proven_dead=proven_dead,
+        boot_id=boot_id or "",
     )
 
 
@@ -324,7 +333,10 @@ async def _send_again(
     sent = await _last_sent(tx, node)
     if sent is None:
         return False
-    same = _session(node, node.session_command_id, contract, proven_dead=proven_dead)
+    boot_id = await _boot_id(tx, node.node_id)
+    same = _session(
+        node, node.session_command_id, contract, boot_id=boot_id, proven_dead=proven_dead
+    )
     wire = encode(same, Envelope(id=node.session_command_id, source="/evac", time=tx.now))
     if wire.body != sent["body"]:
         return False
