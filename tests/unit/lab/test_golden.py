@@ -87,8 +87,10 @@ def test_the_log_says_what_does_not_run_at_the_end_and_what_evac_says_of_it() ->
     )
 
     assert log_of(outcome).splitlines() == [
-        "   20.0  judge      instance web-1: does not run                  "
-        "pending: local_storage: n1 alone has it",
+        (
+            "   20.0  judge      instance web-1: does not run                  "
+            "pending: local_storage: n1 alone has it"
+        ),
         "   20.0  judge      0 came back, 0 ran twice, 0 lost",
     ]
 
