@@ -194,8 +194,8 @@ async def test_what_is_killed_or_switched_on_again_comes_back(base: Path) -> Non
 
 def _guests_ran_until_the_power_was_cut(outcome: Outcome) -> None:
     """Alive and unseen for seconds: only the BMC ended them, and only then did others start."""
-    begun_s = next(line.at_s for line in outcome.lines if "→ fencing" in line.what)
-    proven_s = next(line.at_s for line in outcome.lines if "n1: dead" in line.what)
+    begun_s = next(line.at_s for line in outcome.lines if line.what == "node n1: fencing")
+    proven_s = next(line.at_s for line in outcome.lines if line.what.startswith("node n1: dead"))
     for victim in VICTIMS:
         lives = [life for life in outcome.executions if life.instance == victim]
         first, second = sorted(lives, key=lambda life: life.started_s)

@@ -19,7 +19,7 @@ BROKEN = [
     {"manifest": {"vcpus": "many", "memory_mib": 1024}},
     {"manifest": {"vcpus": 1, "memory_mib": 1024, "disks": [{"volume": 7}]}},
     {"manifest": ["not", "a", "mapping"]},
-    {"run_strategy": "WhenTheMoonIsFull"},
+    {"run_strategy": "WhenMoonIsFull"},
 ]
 
 
