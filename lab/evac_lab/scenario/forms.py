@@ -47,7 +47,8 @@ FORMS: Final[tuple[Form, ...]] = (
         meaning="The way between ENDPOINT (a node, `api`, `scheduler`, `monitor`, or one replica) "
         "and PEER (`broker`, `database`, `storage` or a node) is cut or healed. Without "
         "PEER: everything that ENDPOINT talks to. `in` or `out`: only that direction, seen "
-        "from ENDPOINT. BMCs have a network of their own and are never touched by it.",
+        "from ENDPOINT. BMCs have a network of their own and are never touched by it. A node that "
+        "was fenced meanwhile is switched off: only `power NODE on` brings it back.",
     ),
     Form(
         form="kill SERVICE[@NODE]",
@@ -105,7 +106,8 @@ FORMS: Final[tuple[Form, ...]] = (
         example="at 10 bus duplicate 20",
         meaning="From now on this share of all messages, each on its way in and on its way out, is "
         "lost, comes twice, late, or after its successor. Several kinds add up; 0 ends one "
-        "kind.",
+        "kind. Old heartbeats look like life, so deaths are noticed later: leave minutes, or "
+        "`bus calm` before a `confirm-down`.",
     ),
     Form(
         form="bus calm",
@@ -178,11 +180,16 @@ FORMS: Final[tuple[Form, ...]] = (
         form="evac ARGS...",
         example='at 30 evac node fence n1 --reason "smoke in the rack"',
         meaning="A command of the operator (docs/reference/commands.md), with quotes as in a shell."
-        " Time goes on while it waits. If it fails, the run fails.",
+        " Time goes on while it waits. If it fails, the run fails. Its options are checked when "
+        "the line runs, and the log shows that it was done, not what it printed. Often used: "
+        '`evac cluster disarm --for 60 --reason "..."` (seconds), `evac cluster arm`, '
+        '`evac cluster storm release --reason "..."`, `evac node fence NODE --reason "..."`, '
+        '`evac node confirm-down NODE --confirm NODE --reason "..."`, '
+        "`evac instance stop|start NAME`.",
     ),
     Form(
         form="evac? ARGS...",
-        example='at 30 evac? node confirm-down n1 --reason "looks dead"',
+        example='at 30 evac? node confirm-down n1 --confirm n1 --reason "looks dead"',
         meaning="The same, and it may fail: the log shows its exit code either way.",
     ),
     Form(

@@ -192,9 +192,11 @@ _UNSEEN: Final = """\
 And what no reader can find; the run shows it:
 
 - A node fails before second 60 and is fenced late: the monitor's hold-off, see above.
-- More than a third of the nodes fail at once: the blast radius holds the fencing, `cluster.storm`
-  is said, and everything waits for `evac cluster storm release`. In a cluster of three nodes one
-  may fail; a second one within an hour may not.
+- More than a third of the nodes (1 of 3 to 5, 2 of 6) fall silent and their BMCs do not read Off,
+  as after `network NODE off`: the blast radius holds the fencing, `cluster.storm` is said, and
+  everything waits for `evac cluster storm release --reason "..."`. After `power NODE off` the BMC
+  reads Off, and the node is fenced all the same, one every 10 s.
+- `S1`, `S7`, `L1` ... in the verdict are the invariants of docs/explanation/safety.md.
 - The run ends too early: 60 s after a power cut everything runs again; after a network cut too;
   where a person must act, never.
 - An instance that nobody can start elsewhere (no capacity, local storage, its node `blocked`) is

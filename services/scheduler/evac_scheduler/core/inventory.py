@@ -1,7 +1,7 @@
 """What an inventory says that no report has said: each difference as a finding with its reason.
 
-A single look may be older than a report that came before it, so an absence is believed only when
-two looks in a row show it.
+A look may be older than a report that came before it, so an absence alone says nothing: a run is
+over when the node names it as ended.
 """
 
 from __future__ import annotations
@@ -89,8 +89,10 @@ def compare(
             continue
         doubt = Doubt(instance_id=instance_id, epoch=claim.epoch, run=claim.run)
         end = ended.get(instance_id)
-        if end is not None and (end.epoch, end.run) < (claim.epoch, claim.run):
-            continue  # the look is older than this run, so it cannot miss it
+        if end is None or (end.epoch, end.run) < (claim.epoch, claim.run):
+            # The look is older than this run, so it cannot miss it: a node names every run that
+            # it began and that is over, until the epoch has a tombstone.
+            continue
         said = end is not None and (end.epoch, end.run) == (claim.epoch, claim.run)
         if not (instance.phase is Phase.RUNNING or (said and instance.phase is Phase.STARTING)):
             continue
