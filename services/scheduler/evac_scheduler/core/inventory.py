@@ -93,7 +93,7 @@ def compare(
             # The look is older than this run, so it cannot miss it: a node names every run that
             # it began and that is over, until the epoch has a tombstone.
             continue
-        said = end is not None and (end.epoch, end.run) == (claim.epoch, claim.run)
+        said = (end.epoch, end.run) == (claim.epoch, claim.run)
         if not (instance.phase is Phase.RUNNING or (said and instance.phase is Phase.STARTING)):
             continue
         if doubt in doubted or (said and instance.phase is Phase.RUNNING):
