@@ -39,7 +39,7 @@ lab: $(VENV)/lab.stamp ## start a real cluster on this machine (root; stop it wi
 # ----------------------------------------------------------------------------------------- to check
 
 .PHONY: check
-check: $(VENV)/dev.stamp ## format, lint, import rules, types and the fast tests: under two minutes
+check: $(VENV)/dev.stamp ## format, lint, import rules, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-logo

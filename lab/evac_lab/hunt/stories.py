@@ -74,21 +74,16 @@ def _power_back(stage: Stage, node: str, at_s: float) -> None:
 
 
 def power_cut(stage: Stage, at_s: float) -> bool:
-    draw = stage.weave.draw
-    found = _free_node(stage, at_s, draw.scale(30, 240))
-    if found is None:
-        return False
-    node, span = found
-    stage.weave.say(span.begin_s, f"power {node} off")
-    _power_back(stage, node, span.end_s)
-    _beside(stage, node, at_s)
-    return True
+    return _power_out(stage, at_s, stage.weave.draw.scale(30, 240))
 
 
 def power_blip(stage: Stage, at_s: float) -> bool:
     """Back before it is missed, while it is being cut off, or just after."""
-    draw = stage.weave.draw
-    found = _free_node(stage, at_s, draw.between(0.5, 32))
+    return _power_out(stage, at_s, stage.weave.draw.between(0.5, 32))
+
+
+def _power_out(stage: Stage, at_s: float, lasts_s: float) -> bool:
+    found = _free_node(stage, at_s, lasts_s)
     if found is None:
         return False
     node, span = found

@@ -249,9 +249,9 @@ class SeededLoop(asyncio.BaseEventLoop):
         self._digest.update(b"%d|%.6f;" % (len(ready), self._now_s))
         for handle in ready:
             # One that ran just now may have killed or stopped the process of the next.
-            if handle._cancelled or not self._may_run(handle):  # noqa: SLF001 - asyncio's own loop does so
+            if handle.cancelled() or not self._may_run(handle):
                 continue
-            handle._run()  # noqa: SLF001
+            handle._run()  # noqa: SLF001 - a loop runs its handles, and asyncio has no other way
         for look in self.after_step:
             look()
 
@@ -263,23 +263,23 @@ class SeededLoop(asyncio.BaseEventLoop):
         ):
             kept = []
             for handle in scheduled:
-                if handle._cancelled:  # noqa: SLF001
-                    handle._scheduled = False  # noqa: SLF001
+                if handle.cancelled():
+                    _disarmed(handle)
                 else:
                     kept.append(handle)
             heapq.heapify(kept)
             scheduled[:] = kept
             self._timer_cancelled_count = 0
-        while scheduled and scheduled[0]._cancelled:  # noqa: SLF001
-            heapq.heappop(scheduled)._scheduled = False  # noqa: SLF001
+        while scheduled and scheduled[0].cancelled():
+            _disarmed(heapq.heappop(scheduled))
             self._timer_cancelled_count -= 1
 
     def _take_due(self) -> None:
         scheduled, until_s = self._scheduled, self._now_s + self._clock_resolution
         while scheduled and scheduled[0].when() < until_s:
             handle = heapq.heappop(scheduled)
-            handle._scheduled = False  # noqa: SLF001
-            if handle._cancelled:  # noqa: SLF001
+            _disarmed(handle)
+            if handle.cancelled():
                 self._timer_cancelled_count -= 1
             else:
                 self._ready.append(handle)
@@ -302,6 +302,11 @@ class SeededLoop(asyncio.BaseEventLoop):
             self._parked[process].append(handle)
             return False
         return True
+
+
+def _disarmed(handle: Any) -> None:
+    """It left the heap; asyncio counts a cancelled timer only while it is in there."""
+    handle._scheduled = False  # noqa: SLF001 - the loop's own mark, which it alone may clear
 
 
 def run(

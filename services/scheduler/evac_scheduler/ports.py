@@ -206,9 +206,6 @@ class Records(Protocol):
     async def starting(self) -> list[Slot]:
         """Starts that hold a slot: commanded, not answered, their node not proven dead."""
 
-    async def held_by(self, node_id: str, incarnation: int) -> list[str]:
-        """Instances that this incarnation owns."""
-
     async def announced(self, name: str, subjects: Collection[str]) -> set[tuple[str, str, int]]:
         """(instance, node, epoch) of the events of this name about these instances."""
 

@@ -116,8 +116,8 @@ def test_an_end_during_a_start_is_believed_at_the_second_look() -> None:
     known = {WEB: _instance(Phase.STARTING)}
     look = _look(exited=(_seen(running=False),))
 
-    first = compare(look, known, [WEB], frozenset())
-    second = compare(look, known, [WEB], first.doubts)
+    first = compare(look, known, frozenset())
+    second = compare(look, known, first.doubts)
 
     assert first.findings == ()
     assert first.doubts == {Doubt(instance_id=WEB, epoch=3, run=2)}
@@ -128,7 +128,7 @@ def test_a_start_that_the_node_has_not_seen_yet_is_no_finding() -> None:
     known = {WEB: _instance(Phase.STARTING)}
 
     for look in (_look(), _look(exited=(_seen(run=1, running=False),))):
-        comparison = compare(look, known, [WEB], frozenset())
+        comparison = compare(look, known, frozenset())
         assert (comparison.findings, comparison.doubts) == ((), frozenset())
 
 
@@ -137,8 +137,8 @@ def test_looks_from_before_a_restart_do_not_end_it_however_many_come_late() -> N
     known = {WEB: _instance(Phase.RUNNING)}
     old = _look(exited=(_seen(run=1, running=False),))
 
-    first = compare(old, known, [WEB], frozenset())
-    second = compare(old, known, [WEB], first.doubts)
+    first = compare(old, known, frozenset())
+    second = compare(old, known, first.doubts)
 
     assert (first.findings, first.doubts, second.findings) == ((), frozenset(), ())
 
@@ -146,7 +146,7 @@ def test_looks_from_before_a_restart_do_not_end_it_however_many_come_late() -> N
 def test_a_domain_that_exists_and_does_not_execute_is_not_missing() -> None:
     known = {WEB: _instance(Phase.RUNNING)}
 
-    comparison = compare(_look(_seen(running=False)), known, [WEB], frozenset())
+    comparison = compare(_look(_seen(running=False)), known, frozenset())
 
     assert (comparison.findings, comparison.doubts) == ((), frozenset())
 
@@ -154,4 +154,4 @@ def test_a_domain_that_exists_and_does_not_execute_is_not_missing() -> None:
 def test_another_run_of_the_same_epoch_does_not_confirm_a_start() -> None:
     known = {WEB: _instance(Phase.STARTING)}
 
-    assert compare(_look(_seen(run=1)), known, [WEB], frozenset()).findings == ()
+    assert compare(_look(_seen(run=1)), known, frozenset()).findings == ()

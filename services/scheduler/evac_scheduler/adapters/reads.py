@@ -200,17 +200,6 @@ _ANY_WORK: Final = select(
 _SPEAKER: Final = select(node_state.c.state, node_state.c.term, node_state.c.incarnation).where(
     node_state.c.node_id == bindparam("id")
 )
-_HELD_BY: Final = (
-    select(ownership.c.instance_id)
-    .select_from(ownership.outerjoin(proof_release, _RELEASES).outerjoin(proof_node, _COVERS))
-    .where(
-        ownership.c.node_id == bindparam("id"),
-        ownership.c.incarnation == bindparam("incarnation"),
-        _LAST_EPOCH,
-        _LIVE,
-    )
-    .order_by(ownership.c.instance_id)
-)
 
 
 def _declared(row: RowMapping) -> tuple[InstanceManifest | None, str]:
@@ -447,10 +436,6 @@ class Reads:
             )
             for row in rows
         ]
-
-    async def held_by(self, node_id: str, incarnation: int) -> list[str]:
-        rows = await self.tx.rows(_HELD_BY, {"id": node_id, "incarnation": incarnation})
-        return [row["instance_id"] for row in rows]
 
     async def announced(self, name: str, subjects: Collection[str]) -> set[tuple[str, str, int]]:
         ids = sorted(set(subjects))

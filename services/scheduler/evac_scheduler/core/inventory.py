@@ -6,7 +6,7 @@ over when the node names it as ended.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,10 +63,9 @@ class Comparison:
 def compare(
     look: Look,
     known: Mapping[str, Instance],
-    held: Collection[str],
     doubted: frozenset[Doubt],
 ) -> Comparison:
-    """`held`: instances that the ledger gives this incarnation; `doubted`: of the look before."""
+    """`doubted`: of the look before."""
     findings: dict[str, Finding] = {}
     for instance_id, tomb in sorted(look.released.items()):
         claim = _accepted_claim(look, known.get(instance_id))
@@ -81,18 +80,18 @@ def compare(
             findings.setdefault(domain.instance_id, found)
     doubts: set[Doubt] = set()
     shown = {domain.instance_id for domain in look.domains}
+    # A node names every run that it began and that is over, until the epoch has a tombstone; what
+    # it does not name at all began after the look.
     ended = {each.instance_id: each for each in look.exited}
-    for instance_id in sorted({*held, *ended} - shown - set(findings)):
+    for instance_id in sorted(ended.keys() - shown - set(findings)):
         instance = known.get(instance_id)
         claim = _accepted_claim(look, instance)
         if claim is None or instance is None:
             continue
         doubt = Doubt(instance_id=instance_id, epoch=claim.epoch, run=claim.run)
-        end = ended.get(instance_id)
-        if end is None or (end.epoch, end.run) < (claim.epoch, claim.run):
-            # The look is older than this run, so it cannot miss it: a node names every run that
-            # it began and that is over, until the epoch has a tombstone.
-            continue
+        end = ended[instance_id]
+        if (end.epoch, end.run) < (claim.epoch, claim.run):
+            continue  # the look is older than this run, so it cannot miss it
         said = (end.epoch, end.run) == (claim.epoch, claim.run)
         if not (instance.phase is Phase.RUNNING or (said and instance.phase is Phase.STARTING)):
             continue

@@ -218,13 +218,12 @@ class Reports:
     async def _compare(
         self, records: Records, look: Look, report: wire.Inventory, speaker: Speaker
     ) -> tuple[Comparison, dict[str, Instance]]:
-        held = await records.held_by(report.node_id, report.incarnation)
         named = {seen.instance_id for seen in (*report.domains, *report.exited)}
-        known = await records.known({*held, *named, *report.released})
+        known = await records.known({*named, *report.released})
         gen, sequence, doubts = self._doubts.get(report.node_id, (speaker.gen, 0, frozenset()))
         if gen != report.gen or sequence == report.sequence:
             doubts = frozenset()  # another session, or the same look once more
-        comparison = compare(look, known, held, doubts)
+        comparison = compare(look, known, doubts)
         self._doubts[report.node_id] = (report.gen, report.sequence, comparison.doubts)
         return comparison, known
 
