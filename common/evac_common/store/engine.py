@@ -31,6 +31,7 @@ from sqlalchemy import URL, Connection, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from evac_common.errors import StoreUnavailable
+from evac_common.store import synchronous
 from evac_common.store.failures import translated
 from evac_common.store.transaction import Clock, Transaction
 from evac_common.store.urls import async_url
@@ -243,7 +244,7 @@ def _sqlite(address: URL, connect: Connect | None, raw: list[aiosqlite.Connectio
         return connection
 
     engine = create_async_engine(
-        address,
+        address if connect is None else address.set(drivername=synchronous.DRIVER),
         async_creator=creator,
         pool_timeout=LOCK_LIMIT_S,
         pool_reset_on_return=None,  # `_release` rolls back already

@@ -216,10 +216,16 @@ def _users(stage: Stage, instances: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _calm(stage: Stage, size: Size) -> None:
-    """All that is off is switched on, and the operator ends what storms are left."""
+    """All that is off is switched on, and the operator ends what storms are left.
+
+    A node without a BMC that was silent for too long is blocked, also when it talks again: a reboot
+    ends that, so whoever looks after it gives it one.
+    """
     weave = stage.weave
     for index, node in enumerate(stage.cast.nodes):
-        weave.say(weave.until_s + 2 + 0.1 * index, f"power {node} on")
+        if node in stage.without_bmc:
+            weave.say(weave.until_s + 2 + 0.1 * index, f"power {node} off")
+        weave.say(weave.until_s + 4 + 0.1 * index, f"power {node} on")
     calm_s = size.end_s - size.calm_from_s
     for share in (0.08, 0.2, 0.4):
         weave.say(

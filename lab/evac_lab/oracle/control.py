@@ -19,6 +19,8 @@ class Control:
 
     up: dict[str, float] = field(default_factory=dict)
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
+    cut: set[str] = field(default_factory=set)  # endpoints that do not reach broker or database
+    whole_s: dict[str, float] = field(default_factory=dict)  # endpoint → since when it does again
     disturbed: dict[str, float] = field(default_factory=dict)  # letter → its last fault or end
     node_touched: bool = False  # a fault that may silence a node, ever
     fault_s: float = float("-inf")  # the last of any kind
@@ -45,11 +47,23 @@ class Control:
         elif what in ("started", "resumed"):
             self.up[name] = at_s
 
+    def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
+        if whole:
+            self.cut.discard(endpoint)
+            self.whole_s[endpoint] = at_s
+        else:
+            self.cut.add(endpoint)
+
     def works_since(self, service: str) -> float | None:
-        """Since when some replica of it runs; None: none does."""
+        """Since when some replica of it runs and reaches broker and database; None: none does."""
+        replicas = [name for name in self.up if service_of(name) == service]
         return min(
-            (since for name, since in self.up.items() if service_of(name) == service), default=None
+            (self.well_since(name) for name in replicas if name not in self.cut), default=None
         )
+
+    def well_since(self, process: str) -> float:
+        """Since when a running process has reached broker and database."""
+        return max(self.up[process], self.whole_s.get(process, float("-inf")))
 
     def database_answers(self, at_s: float) -> bool:
         """Written to since its last fault, and lately."""

@@ -69,7 +69,7 @@ class Oracle:
             return
         self._pass(at_s)
         scene = self._scene
-        told = scene.talk.incarnation.get(scene.node_id(node) or "", 0)
+        told = scene.talk.lives.get(node, 0)
         life = scene.truth.began(node, instance_id, epoch, run, incarnation=told, at_s=at_s)
         for check in (self._ledger, self._death, self._sessions, self._restarts):
             check.began(life, at_s)
@@ -95,13 +95,13 @@ class Oracle:
         self._restarts.powered_off(node, at_s)
 
     def published(
-        self, user: str, exchange: str, routing_key: str, body: bytes, at_s: float
+        self, user: str, endpoint: str, exchange: str, routing_key: str, body: bytes, at_s: float
     ) -> None:
         if self._over:
             return
         self._pass(at_s)
         self._scene.control.publish_s = at_s
-        told = self._scene.talk.hear(user, exchange, routing_key, body, at_s)
+        told = self._scene.talk.hear(user, endpoint, exchange, routing_key, body, at_s)
         if told is not None:
             self._sessions.told(told, at_s)
 
@@ -137,6 +137,12 @@ class Oracle:
         self._pass(at_s)
         self._scene.control.fault(component, kind, at_s)
         self._sessions.fault(component, kind)
+
+    def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
+        if self._over:
+            return
+        self._pass(at_s)
+        self._scene.control.reach(endpoint, whole, at_s)
 
     def process(self, name: str, what: str, at_s: float) -> None:
         if self._over:

@@ -26,9 +26,12 @@ class Witness(Protocol):
         """The machine has no power; every guest of it was told as ended before."""
 
     def published(
-        self, user: str, exchange: str, routing_key: str, body: bytes, at_s: float
+        self, user: str, endpoint: str, exchange: str, routing_key: str, body: bytes, at_s: float
     ) -> None:
-        """The broker accepted this message of that user."""
+        """The broker accepted this message of that user.
+
+        `endpoint`: the machine or controller that sent it, whoever's credentials it used.
+        """
 
     def committed(self, at_s: float) -> None:
         """Some service's transaction was committed: the database may have changed."""
@@ -38,6 +41,9 @@ class Witness(Protocol):
 
     def fault(self, component: str, kind: str, at_s: float) -> None:
         """A fault was really injected. `component`: a letter of A S M C B D V P N W."""
+
+    def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
+        """Whether its ways to the broker and to the database are whole, after one was changed."""
 
     def process(self, name: str, what: str, at_s: float) -> None:
         """`what`: started, killed, hung, resumed, stopped, failed."""
@@ -59,7 +65,7 @@ class NoWitness:
         pass
 
     def published(
-        self, user: str, exchange: str, routing_key: str, body: bytes, at_s: float
+        self, user: str, endpoint: str, exchange: str, routing_key: str, body: bytes, at_s: float
     ) -> None:
         pass
 
@@ -70,6 +76,9 @@ class NoWitness:
         pass
 
     def fault(self, component: str, kind: str, at_s: float) -> None:
+        pass
+
+    def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
         pass
 
     def process(self, name: str, what: str, at_s: float) -> None:

@@ -82,9 +82,11 @@ class Resuming:
     def _disturbed(self, snapshot: Snapshot) -> bool:
         control = self._scene.control
         flags = self._scene.picture.flags
-        since_s = control.up.get(snapshot.process)
+        process = snapshot.process
+        reaches = process in control.up and process not in control.cut
         return (
-            since_s != snapshot.at_s
+            not reaches
+            or control.well_since(process) != snapshot.at_s
             or control.undisturbed_since("DBW") > snapshot.at_s
             or (flags is not None and flags.recovering)
         )

@@ -71,6 +71,8 @@ class Talk:
     """Everything said so far that a check needs."""
 
     incarnation: dict[str, int] = field(default_factory=dict)  # as each node told it last
+    # as each machine told it last, under its own name or that of the node it was copied from
+    lives: dict[str, int] = field(default_factory=dict)
     terms: dict[tuple[str, int], list[tuple[float, int]]] = field(default_factory=dict)
     starts: dict[tuple[str, str, int], list[Ordered]] = field(default_factory=dict)
     ends: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
@@ -81,11 +83,11 @@ class Talk:
     tombs: dict[tuple[str, str], int] = field(default_factory=dict)  # told in any session
     tombs_in: dict[tuple[str, str, int, int], int] = field(default_factory=dict)
     looked: set[tuple[str, int, int]] = field(default_factory=set)  # sessions with an inventory
-    _boots: dict[str, set[str]] = field(default_factory=dict)  # told so far, by node
+    _boots: dict[str, set[str]] = field(default_factory=dict)  # told so far, by node and machine
     _shown: dict[tuple[str, int, int], set[Key]] = field(default_factory=dict)
 
     def hear(
-        self, user: str, exchange: str, routing_key: str, body: bytes, at_s: float
+        self, user: str, endpoint: str, exchange: str, routing_key: str, body: bytes, at_s: float
     ) -> Told | None:
         """Take in one message; what a node told of itself is given back."""
         if exchange == _COMMANDS:
@@ -107,22 +109,22 @@ class Talk:
             body=said,
         )
         if kind in ("heartbeat", "registered"):
-            self._incarnation(told)
+            self._incarnation(told, self.incarnation, told.node_id)
+            self._incarnation(told, self.lives, endpoint)
         if told.term:
             self._term(told, at_s)
         if kind != "heartbeat":
             self._report(told)
         return told
 
-    def _incarnation(self, told: Told) -> None:
+    def _incarnation(self, told: Told, known: dict[str, int], who: str) -> None:
         """It rises; only a new boot may have a lower one. What comes late is of the past."""
-        boots = self._boots.setdefault(told.node_id, set())
+        boots = self._boots.setdefault(who, set())
         if told.kind == "registered" and told.boot not in boots:
             boots.add(told.boot)
-            self.incarnation[told.node_id] = told.incarnation
+            known[who] = told.incarnation
         else:
-            known = self.incarnation.get(told.node_id, 0)
-            self.incarnation[told.node_id] = max(known, told.incarnation)
+            known[who] = max(known.get(who, 0), told.incarnation)
 
     def term_before(self, node_id: str, incarnation: int, at_s: float) -> int:
         """The highest term of a session that the node said it was in, up to then."""

@@ -101,7 +101,7 @@ class Kernel:
         link = self._links.get(endpoint)
         if link is None:
             made = self._links[endpoint] = link = Link(
-                self.noise, dead_after_s=self._timings.dead_after_s
+                self.noise, dead_after_s=self._timings.dead_after_s, name=endpoint
             )
 
             def changed() -> None:

@@ -43,9 +43,9 @@ class Telling:
         tell = self._witness.booted if on else self._witness.powered_off
         tell(node, self._at_s)
 
-    def published(self, user: str, message: Outgoing) -> None:
+    def published(self, user: str, endpoint: str, message: Outgoing) -> None:
         self._witness.published(
-            user, message.exchange, message.routing_key, message.body, self._at_s
+            user, endpoint, message.exchange, message.routing_key, message.body, self._at_s
         )
 
     def committed(self) -> None:
@@ -53,6 +53,9 @@ class Telling:
 
     def restored(self) -> None:
         self._witness.restored(self._at_s)
+
+    def reach(self, endpoint: str, *, whole: bool) -> None:
+        self._witness.reach(endpoint, whole, self._at_s)
 
     def process(self, name: str, what: str) -> None:
         self._witness.process(name, what, self._at_s)

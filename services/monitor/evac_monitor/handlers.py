@@ -35,6 +35,7 @@ class Handlers:
             why=handled.why,
         )
         if handled.changed:
+            monitor.remembered = None
             monitor.fence_wake.set()
         else:
             monitor.sweep_wake.set()  # perhaps an enrolment that was not swept yet
@@ -49,6 +50,8 @@ class Handlers:
             return Verdict.RETRY
         log = monitor.log.info if handled.changed else monitor.log.debug
         log("session applied", node_id=report.node_id, why=handled.why)
+        if handled.changed:
+            monitor.remembered = None
         if report.quarantined:
             monitor.log.error(
                 "domains in quarantine", node_id=report.node_id, instances=list(report.quarantined)

@@ -15,7 +15,7 @@ from evac_monitor.core.suspicion import AllSilent
 from evac_monitor.core.trouble import Answers
 from evac_monitor.core.watch import Elsewhere, Vitals, Watch
 from evac_monitor.core.witnesses import Witnesses
-from evac_monitor.ports import NodeRow, Records
+from evac_monitor.ports import NodeRow, Records, Snapshot
 from evac_monitor.settings import Settings
 
 
@@ -25,6 +25,14 @@ class Probing:
 
     node: NodeRow
     power: bool  # also its BMC, whether it has power
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """The rows as they were read, and when, by the monotonic clock."""
+
+    snapshot: Snapshot
+    at_s: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +50,7 @@ class Monitor:
     fence_wake: Wake = field(default_factory=Wake)
     prepared: bool = False  # the flags were read once; until then nothing can be judged
     doomed: bool = True  # some node is in fencing or blocked, as far as the last tick saw
+    remembered: Rows | None = None  # None: to be read before anything is judged
     told_ready: bool = False
     answers: Answers = field(default_factory=Answers)  # to the scheduler's commands
     has_second_channel: bool = False

@@ -140,13 +140,14 @@ class EmbeddedBroker:
             self._blocked.append((connection, message, claims, answer))
             return
         try:
-            self._accept(connection.user, message, claims)
+            self._accept(connection, message, claims)
         except (BusRefused, BusUnavailable, Unroutable) as error:
             answer(error)
         else:
             answer(None)
 
-    def _accept(self, user: str, message: Outgoing, claims: str | None) -> None:
+    def _accept(self, connection: Connection, message: Outgoing, claims: str | None) -> None:
+        user = connection.user
         if claims is not None and claims != user:
             raise BusRefused("user_id is not the connection's user", user=user, user_id=claims)
         if not self._may_publish(user, message.exchange, message.routing_key):
@@ -174,7 +175,7 @@ class EmbeddedBroker:
         if full:
             raise QueueFull(queues=full)
         if self.state.on_accepted is not None:
-            self.state.on_accepted(user, message)
+            self.state.on_accepted(user, connection.link.name, message)
 
     def _may_publish(self, user: str, exchange: str, routing_key: str) -> bool:
         key = (user, exchange, routing_key)

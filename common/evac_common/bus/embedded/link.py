@@ -69,8 +69,13 @@ class Link:
     """
 
     def __init__(
-        self, faults: Faults | None = None, *, dead_after_s: float = BusTimings().dead_after_s
+        self,
+        faults: Faults | None = None,
+        *,
+        dead_after_s: float = BusTimings().dead_after_s,
+        name: str = "",  # of the party, for judges
     ) -> None:
+        self.name = name
         self.faults: Faults = faults or Clear()
         self.dead_after_s = dead_after_s
         self.outward = self.inward = True

@@ -93,7 +93,8 @@ class EmbeddedState:
     exchanges: dict[str, None] = field(default_factory=dict)
     queues: dict[str, StoredQueue] = field(default_factory=dict)
     listening: EmbeddedBroker | None = None
-    on_accepted: Callable[[str, Outgoing], None] | None = None  # told (user, message), for judges
+    # told (user, name of the link it came over, message), for judges
+    on_accepted: Callable[[str, str, Outgoing], None] | None = None
 
     @classmethod
     def with_controllers(cls) -> EmbeddedState:

@@ -12,6 +12,7 @@ from evac_common.messages import events
 from evac_common.store import nodes
 from evac_common.store.transaction import Transaction
 from evac_monitor.adapters import rows
+from evac_monitor.core import disarm as disarm_rules
 from evac_monitor.core.gate import Answer, Gate
 from evac_monitor.ports import ClusterWish, Flags
 
@@ -101,22 +102,14 @@ async def arm(tx: Transaction, wish: ClusterWish) -> tuple[bool, str]:
     return True, "armed"
 
 
-def must_say(flags: Flags | None, now: datetime, every_s: float) -> bool:
-    """Whether a disarm must be spoken of now: it has ended, or was not mentioned for long."""
-    if flags is None or flags.disarmed_until is None:
-        return False
-    said_at = flags.disarmed_said_at
-    # A wall clock that went back must not silence it: a mention in the future is none.
-    lately = said_at is not None and 0 <= (now - said_at).total_seconds() < every_s
-    return flags.disarmed_until <= now or not lately
-
-
 async def remind_disarmed(tx: Transaction, every_s: float) -> str:
     """Mention a disarm, or end it when its time is over. Returns what was said; empty: nothing."""
     flags = await rows.read_flags(tx)
-    if flags is None or flags.disarmed_until is None or not must_say(flags, tx.now, every_s):
+    until = flags.disarmed_until if flags is not None else None
+    if flags is None or until is None:
         return ""
-    until = flags.disarmed_until
+    if not disarm_rules.must_say(until, flags.disarmed_said_at, tx.now, every_s):
+        return ""
     shown = until.astimezone(UTC).isoformat(timespec="seconds")
     over = until <= tx.now
     changed = await tx.change(

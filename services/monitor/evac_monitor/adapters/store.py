@@ -354,9 +354,6 @@ class StoreRecords:
         return await self._once(lambda tx: proving.confirm_down(tx, node, wish))
 
     async def remind_disarmed(self, *, every_s: float) -> str:
-        async with self._store.read() as tx:
-            if not flags.must_say(await rows.read_flags(tx), tx.now, every_s):
-                return ""
         said: list[str] = []
 
         async def step(tx: Transaction) -> bool:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from evac_common.model.states import NodeState, Trouble
 from evac_monitor.core import gate, suspicion, trouble
 from evac_monitor.core.witnesses import Witnesses
 from evac_monitor.loops.pulse import feel_connection
 from evac_monitor.ports import NodeRow, Snapshot
-from evac_monitor.process import Monitor, Probing
+from evac_monitor.process import Monitor, Probing, Rows
 
+#: How old rows may be that say whether there is anything to judge. What only rows can tell, that
+#: another monitor or an operator acted, is noticed that much later.
+REMEMBERED_S: Final = 2.0
 #: Answers of witnesses count for three rounds, readings of power for two.
 _ANSWERS_COUNT, _READINGS_COUNT = 3, 2
 
@@ -33,11 +37,38 @@ async def look(monitor: Monitor) -> Seen:
     snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
     feel_connection(monitor)
     now_s = monitor.clock.monotonic()  # after the read: what was heard meanwhile counts
+    monitor.remembered = Rows(snapshot=snapshot, at_s=now_s)
     recorded = {node.node_id: node.incarnation for node in snapshot.nodes}
     monitor.watch.keep(recorded)
     monitor.elsewhere.keep(recorded)
     for node in snapshot.nodes:
         monitor.elsewhere.see(node.node_id, node.heard_at, now=snapshot.now, now_s=now_s)
+    return _seen(monitor, snapshot, now_s)
+
+
+def nothing_to_judge(monitor: Monitor) -> bool:
+    """Whether the rows of a moment ago give no cause to read them again.
+
+    They decide nothing: a node that looks as if something were to be done about it is judged on
+    rows that are read now.
+    """
+    remembered, now_s = monitor.remembered, monitor.clock.monotonic()
+    if remembered is None or now_s - remembered.at_s >= REMEMBERED_S:
+        return False
+    if monitor.all_silent is not None:
+        return False
+    if any(node.state is NodeState.SUSPECT for node in remembered.snapshot.nodes):
+        return False
+    feel_connection(monitor)
+    seen = _seen(monitor, remembered.snapshot, now_s)
+    deaf = gate.unwell(seen.health, monitor.settings.gate)
+    view = suspicion.View(now_s=now_s, nodes=list(seen.heard.values()), deaf=deaf)
+    return not suspicion.decide(view, monitor.settings.suspicion) and not any(
+        trouble.decide(known) for known in seen.told.values()
+    )
+
+
+def _seen(monitor: Monitor, snapshot: Snapshot, now_s: float) -> Seen:
     witnesses = _witnesses(monitor, snapshot, now_s)
     told = {node.node_id: _told(monitor, node, now_s) for node in snapshot.nodes}
     return Seen(

@@ -8,25 +8,24 @@ from evac_common.model.states import NodeState
 from evac_monitor.core import wishes
 from evac_monitor.core.watch import Heard
 from evac_monitor.core.wishes import Verb
-from evac_monitor.ports import Flags, NodeRow, NodeWish
+from evac_monitor.ports import Flags, NodeRow, NodeWish, Snapshot
 from evac_monitor.process import Monitor
 
 # Alive, and in no need of a proof: such a node may be given a session without asking for it.
 _SERVES: Final = (NodeState.UP, NodeState.DEGRADED, NodeState.JOINING)
 
 
-async def recover(monitor: Monitor) -> None:
+async def recover(monitor: Monitor, snapshot: Snapshot) -> None:
     """Look at what the nodes' heartbeats say of their sessions; end the recovery when it is done.
 
     A node is given a session unasked only while its heartbeats show one of an earlier term: it has
     seen no higher one then, so the new term is not in use in the history that was forgotten.
     """
-    snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
     for node in snapshot.nodes:
         newest = monitor.watch.newest(node.node_id)
         if newest is not None and newest[1].term > 0:
             await _look(monitor, snapshot.flags, node, *newest)
-    said = await monitor.records.finish_recovery()
+    said = await monitor.records.finish_recovery() if snapshot.flags.recovering else ""
     if said:
         monitor.discontinue("the cluster has recovered")
         monitor.log.warning("recovered", why=said)

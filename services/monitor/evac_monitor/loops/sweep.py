@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from evac_common.model.states import NodeState
-from evac_monitor.core import wishes
+from evac_monitor.core import disarm, wishes
 from evac_monitor.core.wishes import Verb
 from evac_monitor.loops.pulse import feel_connection
 from evac_monitor.loops.recovery import recover, vouched
 from evac_monitor.loops.tick import heard_at_wall
-from evac_monitor.ports import NodeRow, NodeWish
-from evac_monitor.process import Monitor
+from evac_monitor.ports import NodeRow, NodeWish, Snapshot
+from evac_monitor.process import Monitor, Rows
 
 
 async def sweep(monitor: Monitor) -> None:
@@ -23,16 +23,26 @@ async def sweep(monitor: Monitor) -> None:
         if await monitor.records.carry_out(wish):
             monitor.log.warning("cluster", verb=wish.verb, actor=wish.actor, why=wish.reason)
     await _node_wishes(monitor)
-    snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
-    for node in snapshot.nodes:
+    rows = Rows(
+        snapshot=await monitor.records.snapshot(window_s=monitor.settings.blast_window_s),
+        at_s=monitor.clock.monotonic(),
+    )
+    for node in rows.snapshot.nodes:
         if node.state is NodeState.JOINING and await monitor.records.remind(node):
             monitor.log.info("session sent again", node=node.name)
     monitor.answers.see(await monitor.records.unanswered(), monitor.clock.monotonic())
-    said = await monitor.records.remind_disarmed(every_s=monitor.settings.remind_disarmed_s)
+    await _remind_disarmed(monitor, rows.snapshot)
+    await recover(monitor, rows.snapshot)
+    await _note_heard(monitor, rows)
+
+
+async def _remind_disarmed(monitor: Monitor, snapshot: Snapshot) -> None:
+    flags, every_s = snapshot.flags, monitor.settings.remind_disarmed_s
+    if not disarm.must_say(flags.disarmed_until, flags.disarmed_said_at, snapshot.now, every_s):
+        return
+    said = await monitor.records.remind_disarmed(every_s=every_s)
     if said:
         monitor.log.warning("cluster", why=said)
-    await recover(monitor)
-    await _note_heard(monitor)
 
 
 async def _node_wishes(monitor: Monitor) -> None:
@@ -90,20 +100,18 @@ def _hearing(monitor: Monitor, node: NodeRow) -> wishes.Hearing:
     )
 
 
-async def _note_heard(monitor: Monitor) -> None:
+async def _note_heard(monitor: Monitor, rows: Rows) -> None:
     """Tell people, and monitors that do not hear a node, when we last did.
 
     One statement in each sweep, for nodes that we have heard since our last note; a node that is
     silent costs nothing. The notes of several monitors overwrite each other: each says the same.
     """
-    snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
-    now_s = monitor.clock.monotonic()
     heard_at = {}
-    for node in snapshot.nodes:
+    for node in rows.snapshot.nodes:
         last = monitor.watch.heard(node.node_id, node.incarnation)
         if last is None or not monitor.elsewhere.is_news(node.node_id, last.at_s):
             continue
-        at = heard_at_wall(snapshot.now, now_s, last.at_s)
+        at = heard_at_wall(rows.snapshot.now, rows.at_s, last.at_s)
         assert at is not None, "it was heard"
         monitor.elsewhere.note(node.node_id, last.at_s, at)
         heard_at[node.node_id] = at

@@ -1,7 +1,7 @@
 """Judge silence and troubles, ask the gates, decide: several times a second.
 
 Reads one snapshot, decides in the core, and carries each decision out as its own compare-and-set; a
-lost race is no error, the next tick reads again.
+lost race is no error, the next tick reads again. While all is well most ticks read nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STORM_PATIENCE_S: Final = 60.0
 
 
 async def tick(monitor: Monitor) -> None:
-    if not monitor.prepared:
+    if not monitor.prepared or looking.nothing_to_judge(monitor):
         return
     seen = await looking.look(monitor)
     monitor.doomed = any(

@@ -156,10 +156,12 @@ class History:
             **body,
         }
         exchange = "evac.heartbeat" if kind == "heartbeat" else "evac.report"
-        self.publish(user_of(node), exchange, f"{user_of(node)}.{kind}", said)
+        self.publish(user_of(node), node, exchange, f"{user_of(node)}.{kind}", said)
 
-    def publish(self, user: str, exchange: str, key: str, body: Mapping[str, Any]) -> None:
-        self.oracle.published(user, exchange, key, msgpack.packb(dict(body)), self.at)
+    def publish(
+        self, user: str, endpoint: str, exchange: str, key: str, body: Mapping[str, Any]
+    ) -> None:
+        self.oracle.published(user, endpoint, exchange, key, msgpack.packb(dict(body)), self.at)
 
     def command(self, node: str, verb: str, *, outbox: bool = True, **body: Any) -> None:
         """Issue a command and put it on the bus; the commit is the caller's."""
@@ -178,7 +180,7 @@ class History:
                 "outbox", service=service, exchange="evac.command", routing_key=key, body=packed
             )
             self.commit()
-        self.publish(f"evac-{service}", "evac.command", key, said)
+        self.publish(f"evac-{service}", service, "evac.command", key, said)
 
     # -- what a cluster does in one go -----------------------------------------------------------
 

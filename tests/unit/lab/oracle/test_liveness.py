@@ -374,7 +374,7 @@ def test_l6_it_should_run_and_is_nobodys_work(cluster: History, lose: object) ->
     assert cluster.broken == ["L6"]
 
 
-@pytest.mark.parametrize("excuse", ["pending", "halted", "no scheduler", "recovering"])
+@pytest.mark.parametrize("excuse", ["pending", "halted", "no scheduler", "no way", "recovering"])
 def test_l6_not_running_and_still_attended(cluster: History, excuse: str) -> None:
     _lose_death(cluster)
     match excuse:
@@ -385,11 +385,24 @@ def test_l6_not_running_and_still_attended(cluster: History, excuse: str) -> Non
             cluster.update("instance_spec", where, run_strategy="Halted", generation=2)
         case "no scheduler":
             cluster.oracle.process("scheduler-1", "killed", cluster.at)
+        case "no way":
+            cluster.oracle.reach("scheduler-1", False, cluster.at)
         case "recovering":
             cluster.flags(recovering=1)
     cluster.commit()
     cluster.beat(cluster.at + 60)
     assert cluster.broken == []
+
+
+def test_l6_the_schedulers_time_begins_when_it_reaches_the_database_again(cluster: History) -> None:
+    _lose_death(cluster)
+    cluster.oracle.reach("scheduler-1", False, cluster.at)
+    cluster.beat(cluster.at + 60)
+    cluster.oracle.reach("scheduler-1", True, cluster.at)
+    cluster.beat(cluster.at + 15)
+    assert cluster.broken == []
+    cluster.beat(cluster.at + 20)
+    assert cluster.broken == ["L6"]
 
 
 def test_l6_recorded_as_running_where_it_does_not_execute(cluster: History) -> None:

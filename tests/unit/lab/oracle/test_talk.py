@@ -11,11 +11,11 @@ from evac_lab.oracle.talk import Talk
 NODE = "a" * 32
 
 
-def _hear(talk: Talk, kind: str, incarnation: int, **body: Any) -> None:
+def _hear(talk: Talk, kind: str, incarnation: int, *, machine: str = "n1", **body: Any) -> None:
     exchange = "evac.heartbeat" if kind == "heartbeat" else "evac.report"
     said = {"node_id": NODE, "incarnation": incarnation, "term": 0, **body}
     user = f"compute-{NODE}"
-    talk.hear(user, exchange, f"{user}.{kind}", msgpack.packb(said), 1.0)
+    talk.hear(user, machine, exchange, f"{user}.{kind}", msgpack.packb(said), 1.0)
 
 
 def test_a_word_of_the_life_before_that_comes_late_or_again_is_of_the_past() -> None:
@@ -45,3 +45,12 @@ def test_a_new_boot_from_an_old_disk_has_the_lower_incarnation_that_it_tells() -
     _hear(talk, "registered", 3, boot_id="second")
 
     assert talk.incarnation[NODE] == 3
+
+
+def test_a_copy_of_a_nodes_disk_speaks_in_its_name_and_is_another_machine() -> None:
+    talk = Talk()
+    _hear(talk, "registered", 3, boot_id="own")
+
+    _hear(talk, "registered", 4, machine="n2", boot_id="copy")
+
+    assert talk.lives == {"n1": 3, "n2": 4}
