@@ -186,7 +186,10 @@ class InstanceEvacuated(OfInstance, name="instance.evacuated"):
     from_node: str
     to_node: str
     epoch: int
-    took_s: float = Field(description="From the proof to the running report, seconds.")
+    took_s: float = Field(
+        description="From the proof to the running report, seconds: the monitor's clock and the "
+        "scheduler's.",
+    )
 
 
 class InstanceStartFailed(OfInstance, name="instance.start_failed"):
@@ -288,7 +291,7 @@ class EvacuationDone(OfEvacuation, name="evacuation.done"):
     """Every item of an evacuation is done or cancelled."""
 
     instances: int
-    took_s: float
+    took_s: float = Field(description="From the proof to the end of the last item, seconds.")
 
 
 class OfOperation(Event, writer="api"):

@@ -40,7 +40,7 @@ class Show:
 
     def ran(self, ran: Ran, totals: Totals) -> None:
         so_far = (
-            f"{totals.cluster_hours:.1f} cluster-hours, {totals.faults.total()} faults, "
+            f"{totals.cluster_hours:.1f} cluster-hours, {totals.struck} faults, "
             f"{totals.evacuations} evacuations, {len(totals.failing_seeds())} seeds failed"
         )
         self._progress.update(self._task, advance=1, so_far=so_far)
@@ -66,7 +66,7 @@ def print_totals(
         ("seeds", f"{totals.runs}"),
         (
             "faults",
-            f"{totals.faults.total()}, {totals.noise} of them messages touched by noise",
+            f"{totals.struck}, and {totals.noise} messages lost, late, doubled or out of order",
         ),
         ("evacuations completed", f"{totals.evacuations}"),
         ("guests started", f"{totals.starts}"),

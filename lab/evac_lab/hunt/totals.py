@@ -89,8 +89,13 @@ class Totals:
 
     @property
     def noise(self) -> int:
-        """Messages that were touched: each counts as a fault."""
+        """Messages that were touched."""
         return sum(count for cell, count in self.faults.items() if cell in NOISE)
+
+    @property
+    def struck(self) -> int:
+        """Faults; messages touched by noise, many thousands, are none by themselves."""
+        return self.faults.total() - self.noise
 
     @property
     def recovery(self) -> tuple[float, float] | None:
@@ -106,9 +111,8 @@ class Totals:
 def missed(totals: Totals, targets: Targets) -> list[str]:
     """A sentence for every target that was not reached."""
     found = []
-    struck = totals.faults.total()
-    if struck < targets.faults:
-        found.append(f"{struck} faults, of at least {targets.faults}")
+    if totals.struck < targets.faults:
+        found.append(f"{totals.struck} faults, of at least {targets.faults}")
     if totals.evacuations < targets.evacuations:
         found.append(f"{totals.evacuations} evacuations, of at least {targets.evacuations}")
     for component, kinds in CELLS.items():

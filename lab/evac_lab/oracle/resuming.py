@@ -139,7 +139,9 @@ class Resuming:
         )
         if state == "reserved" and not full:
             return "has a place, and nothing was started"
-        if state == "starting" and instance not in commanded:
+        status = self._scene.picture.statuses.get(instance)
+        pauses = status is not None and status.next_at is not None  # its last start failed
+        if state == "starting" and instance not in commanded and not pauses:
             return "is starting, and nothing is commanded"
         return ""
 

@@ -97,6 +97,8 @@ class Doomed:
 
     node: NodeRow
     attempts: Sequence[fencing.Attempt]
+    # Decided in a past that the database forgot parts of: its power is read and not switched off.
+    only_read: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from evac_common.messages.reports import DomainSeen
 from evac_common.store import nodes, regress
-from tests.unit.monitor.world import World, id_of
+from tests.unit.monitor.world import Node, World, id_of
 
 Simulate = Callable[..., Any]
 
@@ -168,19 +168,40 @@ def test_a_proof_of_before_says_nothing_and_one_of_now_does(simulate: Simulate) 
     simulate(story)
 
 
-def test_a_fencing_that_the_database_remembers_does_not_go_on(simulate: Simulate) -> None:
+async def _remembered_in_fencing(world: World, node: Node) -> None:
+    restored(world, "another history")
+    await asyncio.sleep(20)
+    await world.sql(
+        "UPDATE node_state SET state = 'fencing', generation = generation + 1,"
+        " since = '2020-01-01 00:00:00.000000' WHERE node_id = :node",
+        node=node.node_id,
+    )
+
+
+def test_a_fencing_that_the_database_remembers_switches_nothing_off(simulate: Simulate) -> None:
     async def story(world: World) -> None:
         (n1, *_) = await world.in_service("n1", "n2", "n3")
-        restored(world, "another history")
-        await asyncio.sleep(20)
-        await world.sql(
-            "UPDATE node_state SET state = 'fencing', generation = generation + 1,"
-            " since = '2020-01-01 00:00:00.000000' WHERE node_id = :node",
-            node=n1.node_id,
-        )
+        await _remembered_in_fencing(world, n1)
         await asyncio.sleep(100)
 
         assert n1.on
-        assert await world.state_of("n1") == "fencing"
+        assert await world.state_of("n1") == "blocked"
+        (alarm,) = await world.events("node.blocked")
+        assert "its power is on, and nothing is switched off" in alarm["why"]
+
+        await asyncio.sleep(400)  # tries while it is blocked, and a reminder
+        assert n1.on
+
+    simulate(story)
+
+
+def test_a_fencing_that_the_database_remembers_proves_what_is_off(simulate: Simulate) -> None:
+    async def story(world: World) -> None:
+        (n1, *_) = await world.in_service("n1", "n2", "n3")
+        n1.power_off()
+        await _remembered_in_fencing(world, n1)
+        await world.reach("n1", "fenced")
+
+        assert await down_term(world, "n1") == 2
 
     simulate(story)

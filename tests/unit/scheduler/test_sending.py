@@ -32,6 +32,7 @@ def _at(seconds: float) -> datetime:
         (GEN, None, 0, Send.AGAIN),
         (GEN, 0, 0, Send.ANEW),
         (GEN, 0, 5, Send.WAIT),  # refused: not at once again
+        (GEN, 660, 660, Send.AGAIN),  # our clock was set back since
         (Gen(1, 3), 60, 5, Send.ANEW),
         (Gen(0, 4), 60, 5, Send.ANEW),
     ],
@@ -48,11 +49,11 @@ def test_a_command_is_repeated_unchanged_while_it_can_be_obeyed(
         next_at=_at(next_s),
     )
 
-    assert sending.choose(sent, gen=GEN, now=NOW).send is send
+    assert sending.choose(sent, gen=GEN, now=NOW, longest_s=60.0).send is send
 
 
 def test_a_command_that_was_never_sent_is_sent() -> None:
-    assert sending.choose(None, gen=GEN, now=NOW).send is Send.ANEW
+    assert sending.choose(None, gen=GEN, now=NOW, longest_s=60.0).send is Send.ANEW
 
 
 def test_a_start_carries_everything_the_node_needs_resolved() -> None:

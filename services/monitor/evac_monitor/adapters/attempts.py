@@ -43,6 +43,14 @@ async def of_node(tx: Transaction, node: NodeRow, monitor: str) -> list[Attempt]
     ]
 
 
+async def began_at(tx: Transaction, attempt_id: str) -> datetime | None:
+    """When the try was begun, or taken over; None: it was forgotten."""
+    found: datetime | None = await tx.scalar(
+        select(_ATTEMPT.c.started_at).where(_ATTEMPT.c.id == attempt_id)
+    )
+    return found
+
+
 async def begin(tx: Transaction, node: NodeRow, number: int, monitor: str) -> str:
     attempt_id = tx.clock.new_id()
     await tx.execute(

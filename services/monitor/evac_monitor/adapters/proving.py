@@ -142,7 +142,7 @@ async def prove_off(
         # Another monitor took this try over; the readings are as good as its own will be.
         await attempts.abandon(tx, node.node_id, why)
     await attempts.abandon(tx, node.node_id, why, but=[attempt_id])
-    await recovering.proven_down(tx, node, node.since)
+    await recovering.proven_down(tx, node, await attempts.began_at(tx, attempt_id))
     await _fenced(tx, moved, ProofKind.POWER, evidence, rows.ACTOR, why)
     return True
 

@@ -8,6 +8,8 @@ history that was forgotten.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import select, update
 
 from evac_common.errors import StoreUnavailable
@@ -168,17 +170,18 @@ async def move(tx: Transaction, node: NodeRow, command_id: str) -> NodeRow | Non
     )
 
 
-async def proven_down(tx: Transaction, node: NodeRow, decided_at: object) -> None:
+async def proven_down(tx: Transaction, node: NodeRow, seen_at: datetime | None) -> None:
     """It needs not be heard in this recovery: it runs nothing, by a proof of now.
 
-    `decided_at`: when it was decided to prove it; a decision of before was about a forgotten past.
+    `seen_at`: not later than anybody looked whether it is off; what was seen before the recovery
+    began says nothing of what the node did in the history that was forgotten.
     """
     await tx.execute(
         update(_STATE)
         .where(_STATE.c.node_id == node.node_id)
         .where(
             select(_FLAGS.c.id)
-            .where(_ROW, _FLAGS.c.recovering, _FLAGS.c.recovering_since <= decided_at)
+            .where(_ROW, _FLAGS.c.recovering, _FLAGS.c.recovering_since <= seen_at)
             .exists()
         )
         .values(down_term=select(_FLAGS.c.term).where(_ROW).scalar_subquery())

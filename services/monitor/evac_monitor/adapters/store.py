@@ -40,11 +40,20 @@ _RECOVERING_SINCE = nodes.cluster_flags.c.recovering_since
 
 # Read several times a second, so made once.
 _ALL_NODES: Final = rows.NODES.order_by(_STATE.c.node_id)
-_DOOMED: Final = rows.NODES.where(
-    _STATE.c.state.in_((NodeState.FENCING.value, NodeState.BLOCKED.value)),
-    # Decided in a past that the database forgot parts of: the node may be well and serve since.
-    ~exists().where(nodes.cluster_flags.c.recovering, _STATE.c.since < _RECOVERING_SINCE),
-).order_by(_STATE.c.since, _STATE.c.node_id)
+_DOOMED: Final = (
+    rows.NODES.add_columns(
+        # Decided in a past that the database forgot parts of: the node may be well and serve since.
+        # A blocked one may have been blocked meanwhile, and was doomed before.
+        exists()
+        .where(
+            nodes.cluster_flags.c.recovering,
+            (_STATE.c.since < _RECOVERING_SINCE) | (_STATE.c.state == NodeState.BLOCKED.value),
+        )
+        .label("only_read")
+    )
+    .where(_STATE.c.state.in_((NodeState.FENCING.value, NodeState.BLOCKED.value)))
+    .order_by(_STATE.c.since, _STATE.c.node_id)
+)
 _POWERED_OFF: Final = (
     select(_PROOF.c.node_id, _PROOF.c.created_at, _PROOF.c.evidence)
     .where(
@@ -297,7 +306,7 @@ class StoreRecords:
             for row in found:
                 node = rows.node_row(row)
                 tries = await attempts.of_node(tx, node, self._monitor)
-                doomed.append(Doomed(node=node, attempts=tries))
+                doomed.append(Doomed(node=node, attempts=tries, only_read=row["only_read"]))
             return doomed
 
     async def begin_try(

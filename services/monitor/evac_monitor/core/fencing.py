@@ -10,8 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from evac_common.model.states import NodeState
+
+ONLY_READ: Final = (
+    "its power is on, and nothing is switched off while the database is told what it forgot"
+)
 
 
 class PowerState(StrEnum):
@@ -129,6 +134,7 @@ class Progress:
     """What one try has done so far."""
 
     began_s: float
+    only_read: bool = False  # nothing is switched off: it proves what is off already
     readings: tuple[Reading, ...] = ()
     identified: bool = False  # the BMC was asked whose it is
     ordered_s: float | None = None  # when the order to power off was last answered, or failed
@@ -180,6 +186,8 @@ def next_move(progress: Progress, now_s: float, policy: Policy) -> Move:
         return _read_at(last.answered_s + policy.read_gap_s, ends_s, progress, policy)
     ordered_s = progress.ordered_s
     unheeded = ordered_s is None or ordered_s < last.asked_s  # it was read after the last order
+    if last.state is PowerState.ON and progress.only_read:
+        return Failed(why=ONLY_READ)
     if last.state is PowerState.ON and unheeded and not progress.order_accepted:
         return Order()
     quiet_since_s = max(last.answered_s, ordered_s if ordered_s is not None else last.answered_s)

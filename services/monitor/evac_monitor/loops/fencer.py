@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Self
 
 from evac_common.errors import EvacError, Retryable
 from evac_common.model.states import NodeState
@@ -23,33 +24,46 @@ from evac_monitor.process import Monitor
 TRIES_MAX = 16  # at once; the rest waits for the next step
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _For:
+    """What a try is for; once that changed it must not go on."""
+
+    incarnation: int
+    only_read: bool
+
+    @classmethod
+    def of(cls, doomed: Doomed) -> Self:
+        return cls(incarnation=doomed.node.incarnation, only_read=doomed.only_read)
+
+
 class Fencer:
     """The tries of this process. `run` must be running for tries to be carried out."""
 
     def __init__(self, monitor: Monitor, bmcs: Bmcs) -> None:
         self._monitor = monitor
         self._bmcs = bmcs
-        # node id → the incarnation that is to be cut off, and the try
-        self._tries: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        # node id → what the try is for, and the try
+        self._tries: dict[str, tuple[_For, asyncio.Task[None]]] = {}
 
     async def step(self) -> None:
         """Look at every doomed node once; give up tries at nodes that are doomed no more."""
         if not self._monitor.prepared or not (self._monitor.doomed or self._tries):
             return
         found = await self._monitor.records.doomed()
-        self._spare({each.node.node_id: each.node.incarnation for each in found})
+        self._spare({each.node.node_id: _For.of(each) for each in found})
         for doomed in found:
             await self._advance(doomed)
 
-    def _spare(self, doomed: Mapping[str, int]) -> None:
+    def _spare(self, doomed: Mapping[str, _For]) -> None:
         """End tries whose node settled the matter itself, by a reboot, or an operator did.
 
         A try that went on could switch off a node that has just come back. Its row was closed by
-        whoever moved the node.
+        whoever moved the node. One that may not switch anything off any more is begun again.
         """
-        for node_id, (incarnation, task) in sorted(self._tries.items()):
-            if doomed.get(node_id) != incarnation and task.cancel():
-                self._monitor.log.info("try given up", node_id=node_id, why="not doomed any more")
+        for node_id, (meant, task) in sorted(self._tries.items()):
+            if doomed.get(node_id) != meant and task.cancel():
+                why = "only its power is read now" if node_id in doomed else "not doomed any more"
+                self._monitor.log.info("try given up", node_id=node_id, why=why)
 
     async def close(self) -> None:
         """Stop all tries; their rows stay, and are resumed by whoever runs next."""
@@ -74,7 +88,7 @@ class Fencer:
             case fencing.Try() | fencing.Resume() if len(self._tries) < TRIES_MAX:
                 attempt_id = await monitor.records.begin_try(node, step, doomed.attempts)
                 if attempt_id is not None:
-                    self._start(node, attempt_id, step.number)
+                    self._start(doomed, attempt_id, step.number)
             case _:
                 pass
         if node.state is NodeState.BLOCKED:
@@ -82,15 +96,17 @@ class Fencer:
             if await monitor.records.alarm_blocked(node, every_s=every_s):
                 monitor.log.error("node still blocked", node=node.name, why=node.reason)
 
-    def _start(self, node: NodeRow, attempt_id: str, number: int) -> None:
+    def _start(self, doomed: Doomed, attempt_id: str, number: int) -> None:
+        node = doomed.node
         task = asyncio.create_task(
-            self._try(node, attempt_id, number), name=f"cut off {node.name}, try {number}"
+            self._try(node, attempt_id, number, only_read=doomed.only_read),
+            name=f"cut off {node.name}, try {number}",
         )
-        self._tries[node.node_id] = node.incarnation, task
+        self._tries[node.node_id] = _For.of(doomed), task
         task.add_done_callback(lambda done: self._ended(node, done))
 
     def _ended(self, node: NodeRow, task: asyncio.Task[None]) -> None:
-        if self._tries.get(node.node_id, (0, None))[1] is task:
+        if self._tries.get(node.node_id, (None, None))[1] is task:
             del self._tries[node.node_id]
         if not task.cancelled() and (error := task.exception()) is not None:
             # The row stays `running`; after resume_after_s somebody tries again.
@@ -100,12 +116,12 @@ class Fencer:
             )
         self._monitor.fence_wake.set()
 
-    async def _try(self, node: NodeRow, attempt_id: str, number: int) -> None:
+    async def _try(self, node: NodeRow, attempt_id: str, number: int, *, only_read: bool) -> None:
         monitor = self._monitor
         monitor.log.info("try begins", node=node.name, number=number)
         try:
             target, driver = self._bmcs.reach(node)
-            outcome = await Try(monitor, node, driver, target).run()
+            outcome = await Try(monitor, node, driver, target, only_read=only_read).run()
         except EvacError as error:  # the password cannot be decrypted, the row is malformed
             outcome = fencing.Failed(why=str(error))
         match outcome:
@@ -141,14 +157,20 @@ class Try:
     """One try against one BMC, within its time limit."""
 
     def __init__(
-        self, monitor: Monitor, node: NodeRow, driver: PowerDriver, target: PowerTarget
+        self,
+        monitor: Monitor,
+        node: NodeRow,
+        driver: PowerDriver,
+        target: PowerTarget,
+        *,
+        only_read: bool,
     ) -> None:
         self._clock = monitor.clock
         self._policy = monitor.settings.fencing
         self._node = node
         self._driver = driver
         self._target = target
-        self._progress = fencing.Progress(began_s=self._clock.monotonic())
+        self._progress = fencing.Progress(began_s=self._clock.monotonic(), only_read=only_read)
 
     async def run(self) -> fencing.Proven | fencing.Failed:
         while True:

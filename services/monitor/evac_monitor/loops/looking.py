@@ -15,7 +15,7 @@ from evac_monitor.process import Monitor, Probing, Rows
 
 #: How old rows may be that say whether there is anything to judge. What only rows can tell, that
 #: another monitor or an operator acted, is noticed that much later.
-REMEMBERED_S: Final = 2.0
+REMEMBERED_S: Final = 5.0
 #: Answers of witnesses count for three rounds, readings of power for two.
 _ANSWERS_COUNT, _READINGS_COUNT = 3, 2
 
@@ -33,17 +33,23 @@ class Seen:
     witnesses: dict[str, Witnesses]  # of silent nodes: what is not too old
 
 
-async def look(monitor: Monitor) -> Seen:
+async def read(monitor: Monitor) -> Rows:
+    """The rows as they are now; remembered, and what is not of them any more forgotten."""
     snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
     feel_connection(monitor)
     now_s = monitor.clock.monotonic()  # after the read: what was heard meanwhile counts
-    monitor.remembered = Rows(snapshot=snapshot, at_s=now_s)
     recorded = {node.node_id: node.incarnation for node in snapshot.nodes}
     monitor.watch.keep(recorded)
     monitor.elsewhere.keep(recorded)
     for node in snapshot.nodes:
         monitor.elsewhere.see(node.node_id, node.heard_at, now=snapshot.now, now_s=now_s)
-    return _seen(monitor, snapshot, now_s)
+    monitor.remembered = Rows(snapshot=snapshot, at_s=now_s)
+    return monitor.remembered
+
+
+async def look(monitor: Monitor) -> Seen:
+    rows = await read(monitor)
+    return _seen(monitor, rows.snapshot, rows.at_s)
 
 
 def nothing_to_judge(monitor: Monitor) -> bool:

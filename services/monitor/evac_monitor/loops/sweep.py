@@ -5,6 +5,7 @@ from __future__ import annotations
 from evac_common.model.states import NodeState
 from evac_monitor.core import disarm, wishes
 from evac_monitor.core.wishes import Verb
+from evac_monitor.loops import looking
 from evac_monitor.loops.pulse import feel_connection
 from evac_monitor.loops.recovery import recover, vouched
 from evac_monitor.loops.tick import heard_at_wall
@@ -23,10 +24,7 @@ async def sweep(monitor: Monitor) -> None:
         if await monitor.records.carry_out(wish):
             monitor.log.warning("cluster", verb=wish.verb, actor=wish.actor, why=wish.reason)
     await _node_wishes(monitor)
-    rows = Rows(
-        snapshot=await monitor.records.snapshot(window_s=monitor.settings.blast_window_s),
-        at_s=monitor.clock.monotonic(),
-    )
+    rows = await looking.read(monitor)
     for node in rows.snapshot.nodes:
         if node.state is NodeState.JOINING and await monitor.records.remind(node):
             monitor.log.info("session sent again", node=node.name)

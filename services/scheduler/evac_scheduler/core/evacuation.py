@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from evac_common.model.states import ItemState, NodeState
+
+
+def took_s(proven_at: datetime, now: datetime) -> float:
+    """From the proof until now, in seconds.
+
+    The monitor's wall clock wrote the one and the scheduler's the other: it is as good as they
+    agree, and never below 0.
+    """
+    return max(0.0, (now - proven_at).total_seconds())
 
 
 class On(StrEnum):

@@ -17,3 +17,9 @@ class Policy:
     stop_grace_s: float = 30.0  # for the guest to power off, then by force
     open_alarm_s: float = 300.0  # an instance of a dead node that does not run elsewhere by then
     open_alarm_again_s: float = 1800.0
+
+    @property
+    def longest_pause_s(self) -> float:
+        """Before an instance is looked at again."""
+        rules = self.reports
+        return max(rules.start_backoff_max_s, rules.storage_retry_s, rules.restart_max_s)

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import Enum, auto
 
 from evac_common.model.identity import Gen
+from evac_scheduler.core import backoff
 
 
 class Send(Enum):
@@ -33,12 +34,13 @@ class Choice:
     why: str
 
 
-def choose(sent: Sent | None, *, gen: Gen, now: datetime) -> Choice:
+def choose(sent: Sent | None, *, gen: Gen, now: datetime, longest_s: float) -> Choice:
+    """`longest_s`: the longest pause between two sendings."""
     if sent is None:
         return Choice(send=Send.ANEW, why="it was never sent")
     if sent.gen != gen:
         return Choice(send=Send.ANEW, why="the node has a new session")
-    if now < sent.next_at:
+    if not backoff.due(sent.next_at, now, longest_s=longest_s):
         return Choice(send=Send.WAIT, why=f"sent {sent.times} times; the answer is awaited")
     if sent.deadline is not None and sent.deadline <= now:
         return Choice(send=Send.ANEW, why="its deadline has passed")

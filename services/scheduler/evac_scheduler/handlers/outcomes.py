@@ -7,7 +7,7 @@ from datetime import timedelta
 from evac_common.messages import events
 from evac_common.messages.reports import StartErrorKind
 from evac_common.model.states import ExitReason, Phase, ReleaseKind
-from evac_scheduler.core import orders, reports, sending
+from evac_scheduler.core import evacuation, orders, reports, sending
 from evac_scheduler.core.evacuation import On
 from evac_scheduler.core.facts import Claim, Instance
 from evac_scheduler.core.policy import Policy
@@ -91,7 +91,7 @@ class Outcomes:
                     from_node=item.node,
                     to_node=claim.node,
                     epoch=claim.epoch,
-                    took_s=(records.now - item.proven_at).total_seconds(),
+                    took_s=evacuation.took_s(item.proven_at, records.now),
                 )
             )
         return outcome.why
@@ -229,7 +229,12 @@ class Outcomes:
             )
         kept = await records.kept([instance.instance_id])
         before = kept.get((instance.instance_id, "destroy", epoch, 0))
-        choice = sending.choose(before.sent if before else None, gen=speaker.gen, now=records.now)
+        choice = sending.choose(
+            before.sent if before else None,
+            gen=speaker.gen,
+            now=records.now,
+            longest_s=self._policy.resend_max_s,
+        )
         pause = timedelta(seconds=self._policy.resend_min_s)
         if choice.send is sending.Send.AGAIN and before is not None:
             await records.send_again(before, next_at=records.now + pause)

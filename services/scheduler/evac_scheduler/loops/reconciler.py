@@ -14,7 +14,7 @@ import structlog
 from evac_common.messages import events
 from evac_common.model.states import Phase
 from evac_common.service.clock import Clock
-from evac_scheduler.core import evacuation, life, placement
+from evac_scheduler.core import backoff, evacuation, life, placement
 from evac_scheduler.core.evacuation import On
 from evac_scheduler.core.facts import Instance, Owner
 from evac_scheduler.core.life import Do
@@ -33,10 +33,6 @@ from evac_scheduler.ports import (
     StatusChange,
     Wish,
 )
-
-
-def _earlier(now: datetime, next_at: datetime | None) -> bool:
-    return next_at is None or next_at <= now
 
 
 class Reconciler:
@@ -243,14 +239,13 @@ class Reconciler:
             )
             await records.move_items(instance.instance_id, ItemChange(on=On.NO_TARGET, reason=why))
 
-    @staticmethod
-    def _needs_place(instance: Instance, now: datetime) -> bool:
+    def _needs_place(self, instance: Instance, now: datetime) -> bool:
         return (
             life.decide(instance).do in (Do.PLACE, Do.RECOVER)
             and not life.held(instance)
             and instance.phase is not None
             and instance.reserved_node_id is None
-            and _earlier(now, instance.next_at)
+            and backoff.due(instance.next_at, now, longest_s=self._policy.longest_pause_s)
         )
 
     async def _note(
@@ -304,7 +299,7 @@ class Reconciler:
 
     async def finish(self, records: Records) -> None:
         for closed in await records.finished():
-            took_s = (records.now - closed.proven_at).total_seconds()
+            took_s = evacuation.took_s(closed.proven_at, records.now)
             await records.emit(
                 events.EvacuationDone(
                     evacuation_id=closed.evacuation_id,

@@ -22,10 +22,6 @@ from evac_scheduler.loops.transactions import in_transaction
 from evac_scheduler.ports import Database, ItemChange, Kept, Records, StatusChange
 
 
-def _earlier(now: datetime, next_at: datetime | None) -> bool:
-    return next_at is None or next_at <= now
-
-
 def _later(now: datetime, delay_s: float) -> datetime:
     return now + timedelta(seconds=delay_s)
 
@@ -68,7 +64,8 @@ class Starts:
             return
         await records.lock_planning()
         found = {each.instance_id: each for each in await records.attention()}
-        wanted = [each for each in found.values() if _may_start(each, records.now)]
+        longest_s = self._policy.longest_pause_s
+        wanted = [each for each in found.values() if _may_start(each, records.now, longest_s)]
         if not wanted:
             return
         nodes = {node.node_id: node for node in await records.nodes()}
@@ -214,7 +211,12 @@ class Starts:
         assert gen is not None, "a command goes to a node in a session"
         verb, run = ("start", claim.run) if do is Do.SEND_START else ("stop", 0)
         before = kept.get((instance.instance_id, verb, claim.epoch, run))
-        choice = sending.choose(before.sent if before else None, gen=gen, now=records.now)
+        choice = sending.choose(
+            before.sent if before else None,
+            gen=gen,
+            now=records.now,
+            longest_s=self._policy.resend_max_s,
+        )
         if choice.send is sending.Send.WAIT:
             return
         times = before.sent.times + 1 if before is not None and before.sent.gen == gen else 1
@@ -238,14 +240,14 @@ class Starts:
         )
 
 
-def _may_start(instance: Instance, now: datetime) -> bool:
+def _may_start(instance: Instance, now: datetime, longest_s: float) -> bool:
     """Booked and waiting for its wave, or due again on its owner."""
     if life.held(instance):
         return False
     do = life.decide(instance).do
     if do in (Do.PLACE, Do.RECOVER):
         return instance.reserved_node_id is not None and instance.phase is Phase.PENDING
-    return do is Do.START_AGAIN and _earlier(now, instance.next_at)
+    return do is Do.START_AGAIN and backoff.due(instance.next_at, now, longest_s=longest_s)
 
 
 def _slot(
