@@ -17,6 +17,7 @@ from evac_lab.hunt.weave import Draw, Weave
 
 CALM_S: Final = 660.0  # every fault is over; after this, everything must be as wanted
 CALM_SHARE_MAX: Final = 0.5  # of a short run
+OLD_DISK_BOOTS: Final = 3  # as often as a node may have booted since its disk was saved, and more
 
 
 class Mix(StrEnum):
@@ -218,14 +219,23 @@ def _users(stage: Stage, instances: Mapping[str, Mapping[str, Any]]) -> None:
 def _calm(stage: Stage, size: Size) -> None:
     """All that is off is switched on, and the operator ends what storms are left.
 
-    A node without a BMC that was silent for too long is blocked, also when it talks again: a reboot
-    ends that, so whoever looks after it gives it one.
+    What evac leaves to a person is done too. A node without a BMC that was silent for too long is
+    blocked, also when it talks again, until it boots anew. A node whose disk was put back from an
+    image is refused until its boots have raised its incarnation above what it was before.
     """
     weave = stage.weave
+    boots = dict.fromkeys(stage.without_bmc, 1)
+    for _, text in weave.lines():
+        verb, thing, *rest = text.split()
+        if (verb, rest) == ("disk", ["restore"]):
+            boots[thing] = OLD_DISK_BOOTS
     for index, node in enumerate(stage.cast.nodes):
-        if node in stage.without_bmc:
-            weave.say(weave.until_s + 2 + 0.1 * index, f"power {node} off")
-        weave.say(weave.until_s + 4 + 0.1 * index, f"power {node} on")
+        at_s = weave.until_s + 2 + 0.1 * index
+        for boot in range(boots.get(node, 0)):
+            weave.say(at_s + 6 * boot, f"power {node} off")
+            weave.say(at_s + 6 * boot + 3, f"power {node} on")
+        if node not in boots:
+            weave.say(at_s, f"power {node} on")
     calm_s = size.end_s - size.calm_from_s
     for share in (0.08, 0.2, 0.4):
         weave.say(

@@ -8,6 +8,10 @@ from typing import Final
 
 CONTROL_PLANE: Final = frozenset("ASMBD")
 NOISE: Final = frozenset({"lose", "duplicate", "delay", "reorder"})  # of the bus: touches nodes too
+#: What lasts until it is told to be over.
+LASTING: Final = frozenset(
+    [("B", "off"), ("B", "alarm"), ("D", "off"), ("D", "slow"), ("D", "readonly")]
+)
 _ANSWERS_WITHIN_S: Final = 10.0  # a database that works is written to within this by a monitor
 _LETTERS: Final = {"api": "A", "scheduler": "S", "monitor": "M"}
 _GONE: Final = frozenset({"killed", "hung", "stopped", "failed"})
@@ -21,6 +25,7 @@ class Control:
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
     cut: set[str] = field(default_factory=set)  # endpoints that do not reach broker or database
     whole_s: dict[str, float] = field(default_factory=dict)  # endpoint → since when it does again
+    ill: set[str] = field(default_factory=set)  # letters: broker or database, until it is well
     disturbed: dict[str, float] = field(default_factory=dict)  # letter → its last fault or end
     node_touched: bool = False  # a fault that may silence a node, ever
     fault_s: float = float("-inf")  # the last of any kind
@@ -33,6 +38,8 @@ class Control:
         noise = component == "B" and kind in NOISE
         if not noise:
             self.disturbed[component] = at_s
+        if (component, kind) in LASTING:
+            self.ill.add(component)
         if component not in CONTROL_PLANE or noise:
             self.node_touched = True
 
@@ -77,7 +84,14 @@ class Control:
             return False
         return at_s - self.publish_s <= _ANSWERS_WITHIN_S
 
+    def well(self, component: str, at_s: float) -> None:
+        self.ill.discard(component)
+        self.disturbed[component] = at_s
+
     def undisturbed_since(self, letters: str) -> float:
+        """Since when no fault of these has begun, lasted or ended; infinite while one lasts."""
+        if not self.ill.isdisjoint(letters):
+            return float("inf")
         return max(self.disturbed.get(letter, float("-inf")) for letter in letters)
 
 

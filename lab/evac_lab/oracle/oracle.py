@@ -138,6 +138,12 @@ class Oracle:
         self._scene.control.fault(component, kind, at_s)
         self._sessions.fault(component, kind)
 
+    def well(self, component: str, at_s: float) -> None:
+        if self._over:
+            return
+        self._pass(at_s)
+        self._scene.control.well(component, at_s)
+
     def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
         if self._over:
             return

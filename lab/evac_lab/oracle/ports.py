@@ -42,6 +42,9 @@ class Witness(Protocol):
     def fault(self, component: str, kind: str, at_s: float) -> None:
         """A fault was really injected. `component`: a letter of A S M C B D V P N W."""
 
+    def well(self, component: str, at_s: float) -> None:
+        """Broker (B) or database (D) works again: every lasting fault of it is over."""
+
     def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
         """Whether its ways to the broker and to the database are whole, after one was changed."""
 
@@ -76,6 +79,9 @@ class NoWitness:
         pass
 
     def fault(self, component: str, kind: str, at_s: float) -> None:
+        pass
+
+    def well(self, component: str, at_s: float) -> None:
         pass
 
     def reach(self, endpoint: str, whole: bool, at_s: float) -> None:

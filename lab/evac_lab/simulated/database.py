@@ -60,6 +60,7 @@ class SimulatedDatabase:
             case DatabaseState.ON:
                 self.acknowledgements_to_lose = 0
                 self._become(state)
+                self.telling.well(letters.DATABASE)
                 return
             case _:
                 self._become(state)

@@ -244,6 +244,7 @@ class Desk:
                     self.broker = EmbeddedBroker(self._kernel.state)
                 elif self.broker.alarmed:
                     self.broker.alarm(False)
+                self._kernel.telling.well(letters.BUS)
                 return
             case line.BrokerState.OFF:
                 if not self.broker.alive:

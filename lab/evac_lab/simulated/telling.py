@@ -54,6 +54,10 @@ class Telling:
     def restored(self) -> None:
         self._witness.restored(self._at_s)
 
+    def well(self, component: str) -> None:
+        """The broker or the database works again."""
+        self._witness.well(component, self._at_s)
+
     def reach(self, endpoint: str, *, whole: bool) -> None:
         self._witness.reach(endpoint, whole, self._at_s)
 

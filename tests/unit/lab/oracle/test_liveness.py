@@ -374,7 +374,9 @@ def test_l6_it_should_run_and_is_nobodys_work(cluster: History, lose: object) ->
     assert cluster.broken == ["L6"]
 
 
-@pytest.mark.parametrize("excuse", ["pending", "halted", "no scheduler", "no way", "recovering"])
+@pytest.mark.parametrize(
+    "excuse", ["pending", "halted", "no scheduler", "no way", "slow", "recovering"]
+)
 def test_l6_not_running_and_still_attended(cluster: History, excuse: str) -> None:
     _lose_death(cluster)
     match excuse:
@@ -385,6 +387,8 @@ def test_l6_not_running_and_still_attended(cluster: History, excuse: str) -> Non
             cluster.update("instance_spec", where, run_strategy="Halted", generation=2)
         case "no scheduler":
             cluster.oracle.process("scheduler-1", "killed", cluster.at)
+        case "slow":
+            cluster.oracle.fault("D", "slow", cluster.at)
         case "no way":
             cluster.oracle.reach("scheduler-1", False, cluster.at)
         case "recovering":
@@ -399,6 +403,17 @@ def test_l6_the_schedulers_time_begins_when_it_reaches_the_database_again(cluste
     cluster.oracle.reach("scheduler-1", False, cluster.at)
     cluster.beat(cluster.at + 60)
     cluster.oracle.reach("scheduler-1", True, cluster.at)
+    cluster.beat(cluster.at + 15)
+    assert cluster.broken == []
+    cluster.beat(cluster.at + 20)
+    assert cluster.broken == ["L6"]
+
+
+def test_l6_the_time_begins_when_the_database_is_well_again(cluster: History) -> None:
+    _lose_death(cluster)
+    cluster.oracle.fault("D", "slow", cluster.at)
+    cluster.beat(cluster.at + 60)
+    cluster.oracle.well("D", cluster.at)
     cluster.beat(cluster.at + 15)
     assert cluster.broken == []
     cluster.beat(cluster.at + 20)
