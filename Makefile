@@ -50,12 +50,14 @@ check: $(VENV)/dev.stamp ## format, lint, import rules, types and the fast tests
 test: $(VENV)/dev.stamp $(VENV)/lab.stamp ## every test; as root on Debian or Ubuntu also the real servers and hosts
 	@VENV=$(VENV) MAKE="$(MAKE)" .ci/real
 	$(QUICK) -m "not real"
+	$(BIN)/evac-lab hunt $(HUNT)
 	$(PYTEST) -m real
 
-# Not a part of `make test` yet: it still finds faults that are not mended. It has all processors to itself.
-HUNT := --seeds 400 --hours 1 --minutes 8.5 --require --minimise 2
+# So many seeds that every count is reached, and no limit of time: a slow machine takes longer and finds the
+# same. Others are hunted by hand: make hunt HUNT="--seeds 1000 --first 1000 --minutes 60".
+HUNT := --seeds 22 --hours 1 --require --minimise 2
 .PHONY: hunt
-hunt: $(VENV)/dev.stamp ## random clusters, loads and faults on virtual time, under ten minutes
+hunt: $(VENV)/dev.stamp ## random clusters, loads and faults on virtual time, about ten minutes
 	$(BIN)/evac-lab hunt $(HUNT)
 
 .PHONY: bench

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from evac_lab.hunt.live import Failure
 from evac_lab.hunt.minimise import cut_down, write
-from evac_lab.hunt.plan import Mix, Size, plan
+from evac_lab.hunt.plan import CALM_S, Mix, Size, plan
 from evac_lab.hunt.run import Job, cores, hunt, quiet
 from evac_lab.hunt.show import Show, print_totals, print_verdict
 from evac_lab.hunt.totals import Targets, Totals, missed
@@ -61,6 +61,8 @@ def hunt_command(
         return
     quiet()
     console = Console()
+    if size.end_s - size.calm_from_s < CALM_S:
+        console.print("runs this short end before everything must be as wanted: L1 is not judged")
     workers = workers or cores()
     jobs = [Job(seed=seed, size=size, mix=mix) for seed in range(first, first + seeds)]
     began_s = time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import typer
 from typer.main import get_command
 
 from evac_common.cli.document import Document
@@ -159,12 +160,13 @@ def _no_replica(document: ScenarioDocument, name: str) -> Iterator[str]:
 
 
 def _no_command(argv: Sequence[str]) -> Iterator[str]:
-    """The words before the first option or argument name a command of `evac`."""
+    """A command of `evac`, with options and arguments that it takes."""
     command: Any = get_command(evac_app)
     said = "evac"
-    for word in argv:
+    for index, word in enumerate(argv):
         children = getattr(command, "commands", None)
         if children is None:
+            yield from _not_taken(command, said, argv[index:])
             return
         if word not in children:
             yield f"`{said} {word}` is no command; known are {', '.join(sorted(children))}"
@@ -172,6 +174,15 @@ def _no_command(argv: Sequence[str]) -> Iterator[str]:
         command, said = children[word], f"{said} {word}"
     if getattr(command, "commands", None) is not None:
         yield f"`{said}` needs one of {', '.join(sorted(command.commands))}"
+    else:
+        yield from _not_taken(command, said, ())
+
+
+def _not_taken(command: Any, said: str, arguments: Sequence[str]) -> Iterator[str]:
+    try:
+        command.make_context(said, list(arguments))
+    except typer.TyperException as error:
+        yield f"`{said}`: {error.format_message()}"
 
 
 def _in_expectations(

@@ -100,6 +100,18 @@ def test_a_good_file_is_read_whole() -> None:
             "`evac node shoot` is no command; known are .*fence",
         ),
         ("network n1 off", "evac node", "`evac node` needs one of .*fence"),
+        ("network n1 off", "evac node fence n1", "`evac node fence`: Missing option '--reason'"),
+        (
+            "network n1 off",
+            "evac node fence n1 --why x",
+            "`evac node fence`: No such option: --why",
+        ),
+        ("network n1 off", "evac node fence", "`evac node fence`: Missing argument 'NAME'"),
+        (
+            "network n1 off",
+            "evac instance create web-2 --vcpus two --memory 1GiB",
+            "`evac instance create`: Invalid value for '--vcpus'",
+        ),
         ("network n1 off", "evac node fence 'n1", "cannot be split into words"),
         ("kill compute@n2", "kill compute", "`compute@NODE`"),
         (
