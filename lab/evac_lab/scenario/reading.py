@@ -102,6 +102,9 @@ def _sentence(problem: ErrorDetails, yaml: Document) -> str:
     where = yaml.where(_plain(problem["loc"]))
     if problem["type"] == "missing":
         return f"{where}: is required"
+    if problem["type"] == "string_type" and isinstance(problem["input"], dict):
+        # YAML reads an unquoted line with `: ` in it as a key and its value.
+        return f"{where}: is one line of text; put it in quotes, it has a colon in it"
     return f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"
 
 

@@ -100,6 +100,11 @@ def test_a_good_file_is_read_whole() -> None:
             "`evac node shoot` is no command; known are .*fence",
         ),
         ("network n1 off", "evac node", "`evac node` needs one of .*fence"),
+        (
+            "network n1 off",
+            "evac node fence n1 --reason smoke: rack",
+            r"timeline\[0\]: is one line of text; put it in quotes",
+        ),
         ("network n1 off", "evac node fence n1", "`evac node fence`: Missing option '--reason'"),
         (
             "network n1 off",
