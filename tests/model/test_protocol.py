@@ -53,7 +53,17 @@ VARIANTS = (
 )
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "+".join(variant.lacks))
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(
+            variant,
+            id="+".join(variant.lacks),
+            marks=[pytest.mark.slow] if variant.budget is REGRESS else [],
+        )
+        for variant in VARIANTS
+    ],
+)
 def test_each_rule_is_needed(variant: Variant) -> None:
     model = Model(frozenset(variant.lacks), variant.budget)
     found = search(model, limit=LIMIT, liveness=variant.breaks == "L1")

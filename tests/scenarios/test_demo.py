@@ -74,6 +74,7 @@ def test_without_real_fencing_the_demo_finds_instances_that_run_twice_and_fails(
     assert code == 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_tells_the_same_story() -> None:
     def story(seed: int) -> list[str]:
         outcome = simulate(

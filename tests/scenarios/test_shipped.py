@@ -32,6 +32,7 @@ def _simulated(scenario: Scenario) -> Outcome:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
 def test_a_shipped_scenario_ends_as_it_says(file: Path) -> None:
     outcome = _simulated(read(file))

@@ -42,6 +42,7 @@ def _simulate(*words: str) -> Any:
     return CliRunner().invoke(app, ["simulate", *words])
 
 
+@pytest.mark.slow
 def test_a_directorys_log_is_compared_written_and_compared_again(directory: Path) -> None:
     first = _simulate(str(directory))
     assert first.exit_code == 1, first.output
@@ -56,6 +57,7 @@ def test_a_directorys_log_is_compared_written_and_compared_again(directory: Path
     assert _simulate(str(directory)).exit_code == 0
 
 
+@pytest.mark.slow
 def test_several_are_a_table_and_one_failure_fails_all(directory: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(TEXT.replace("exited of web-1 1", "exited of web-1 7"))

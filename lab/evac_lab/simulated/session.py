@@ -25,6 +25,9 @@ _CLOSING: Final = frozenset({"close", "close_and_stop"})  # of sqlite3 and of ai
 _TRIPS: Final = frozenset({"execute", "executemany", "executescript", "commit", "rollback"})
 
 
+_ROUNDING_S: Final = 1e-6  # a timer is due when the sum of two floats is, not at the limit itself
+
+
 class Lost(sqlite3.OperationalError):
     """The connection ended under a call. SQLAlchemy knows it by these words."""
 
@@ -267,7 +270,7 @@ class Session:
         if server is None:
             return
         idle_s = self._database.loop.true_time - self._used_at_s
-        if idle_s >= IDLE_LIMIT_S and (server.in_transaction or self._lost):
+        if idle_s >= IDLE_LIMIT_S - _ROUNDING_S and (server.in_transaction or self._lost):
             self.end(f"idle in a transaction for {IDLE_LIMIT_S} s")
         elif server.in_transaction:
             self.watch_idle()

@@ -100,6 +100,7 @@ def bench() -> Iterator[IpmiBench]:
     made.close()
 
 
+@pytest.mark.slow
 class TestIpmi(PowerContract):
     async def test_the_password_is_in_no_argument_and_no_environment(
         self, bench: IpmiBench

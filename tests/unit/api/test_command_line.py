@@ -83,6 +83,7 @@ def test_broker_users_without_management_are_commands_for_a_person(
     assert url.split(":")[2].split("@")[0] not in told
 
 
+@pytest.mark.slow
 def test_check_tells_what_is_away(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["migrate", "--config", str(config)])
     assert main(["check", "--config", str(config)]) == 4

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.main import get_command
 
 from evac_api.core.verbs import REFUSED
@@ -37,6 +38,7 @@ def test_every_refusal_of_a_verb_names_commands_that_exist() -> None:
     assert _unknown(" ".join(hint for _, hint in REFUSED.values())) == []
 
 
+@pytest.mark.slow
 def test_every_sentence_of_a_service_names_commands_that_exist() -> None:
     sources = [*ROOT.glob("services/*/evac_*/**/*.py"), *ROOT.glob("common/evac_common/**/*.py")]
     assert len(sources) > 100

@@ -64,6 +64,7 @@ def database(tmp_path: Path, migrated: bytes) -> Path:
     return path
 
 
+@pytest.mark.slow
 async def test_a_site_is_set_up_looked_at_and_taken_down(database: Path, tmp_path: Path) -> None:
     site = tmp_path / "site.yaml"
     site.write_text(MANIFEST)

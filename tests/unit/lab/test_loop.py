@@ -24,6 +24,7 @@ async def _race(loop: SeededLoop) -> tuple[str, ...]:
     return (*order, loop.digest())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_other_seeds_other_runs() -> None:
     assert run(7, _race) == run(7, _race)
     assert len({run(seed, _race)[:4] for seed in range(50)}) > 5

@@ -72,6 +72,7 @@ def test_the_decision_is_stored_with_every_gate(simulate: Simulate) -> None:
     simulate(story)
 
 
+@pytest.mark.slow
 def test_a_lying_bmc_blocks_the_node_and_alarms_until_it_tells_the_truth(
     simulate: Simulate,
 ) -> None:
@@ -354,6 +355,7 @@ def test_bad_disarm_arguments_fail_the_wish_and_change_nothing(simulate: Simulat
     simulate(story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", first_is_quick(range(5)))
 def test_any_number_of_monitors_prove_a_death_once(simulate: Simulate, seed: int) -> None:
     async def story(world: World) -> None:
@@ -375,6 +377,7 @@ def test_any_number_of_monitors_prove_a_death_once(simulate: Simulate, seed: int
     simulate(story, seed=seed, monitors=("m1", "m2", "m3"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", first_is_quick(range(4)))
 def test_two_monitors_do_not_cut_off_two_nodes_at_once(simulate: Simulate, seed: int) -> None:
     async def story(world: World) -> None:

@@ -94,6 +94,7 @@ async def command(world: World, name: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monitors", [("m1",), ("m1", "m2")])
 def test_a_node_that_answers_no_command_is_degraded_and_never_fenced(
     simulate: Simulate, monitors: tuple[str, ...]

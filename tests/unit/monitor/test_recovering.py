@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from evac_common.messages.reports import DomainSeen
 from evac_common.store import nodes, regress
 from tests.unit.monitor.world import Node, World, id_of
@@ -178,6 +180,7 @@ async def _remembered_in_fencing(world: World, node: Node) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_fencing_that_the_database_remembers_switches_nothing_off(simulate: Simulate) -> None:
     async def story(world: World) -> None:
         (n1, *_) = await world.in_service("n1", "n2", "n3")

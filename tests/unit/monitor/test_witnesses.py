@@ -190,6 +190,7 @@ def test_a_node_that_stays_away_after_all_were_silent_is_fenced(simulate: Simula
     simulate(story)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_monitor_that_does_not_hear_a_node_believes_the_one_that_does(
     simulate: Simulate, seed: int
@@ -209,6 +210,7 @@ def test_a_monitor_that_does_not_hear_a_node_believes_the_one_that_does(
     simulate(story, seed=seed, monitors=("m1", "m2"), unheard={"m1": ["n1"]})
 
 
+@pytest.mark.slow
 def test_a_disarm_is_said_again_until_it_ends_by_itself(simulate: Simulate) -> None:
     async def story(world: World) -> None:
         await world.in_service("n1")

@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -226,6 +227,7 @@ def _text(number: int | None) -> str | None:
     return None if number is None else str(number)
 
 
+@pytest.mark.slow
 def test_the_ledger_and_the_model_agree(tmp_path: Path) -> None:
     migrate(f"sqlite:///{tmp_path / 'evac.db'}")
     Ledger.template = tmp_path / "evac.db"

@@ -38,6 +38,7 @@ timeline:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_small_hunt_in_two_processes_finds_nothing_and_counts_what_happened() -> None:
     jobs = [Job(seed=seed, size=SMALL, mix=mix) for seed, mix in ((1, Mix.DEATHS), (2, Mix.NODES))]

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from evac_lab.golden import golden
 from evac_lab.hunt.live import Failure, Lived
 from evac_lab.hunt.minimise import Minimiser, fewest, write
@@ -68,6 +70,7 @@ def test_lines_instances_nodes_and_time_are_cut_down_to_what_the_failure_needs()
     assert scenario_of(small).end_s < 1000
 
 
+@pytest.mark.slow
 def test_another_failure_is_not_taken_for_it() -> None:
     document = _planned()
 

@@ -296,6 +296,23 @@ def test_hung_inside_a_transaction_holds_the_others_only_until_it_counts_as_idle
     at_site(story)
 
 
+def test_that_it_counts_as_idle_is_found_by_one_look_whatever_the_sums_round_to(
+    at_site: Callable[[Story], Notes],
+) -> None:
+    async def story(site: Site) -> None:
+        await set_took(site.b, 1.0)
+        await site.begin_and_hang([])
+        (session,) = (each for each in vars(site.database)["_sessions"] if each.owner == "a")
+        await asyncio.sleep(4.0 - site.loop.true_time)
+        vars(session)["_used_at_s"] = 2.3  # 4.0 + (2.3 + 30 - 4.0) is less than 2.3 + 30
+        before = site.loop.steps
+        await asyncio.sleep(IDLE_LIMIT_S)
+        assert site.loop.steps - before < 50
+        await set_took(site.b, 3.0)
+
+    at_site(story)
+
+
 def test_a_slow_server_waits_no_longer_for_a_lock(at_site: Callable[[Story], Notes]) -> None:
     async def story(site: Site) -> None:
         await set_took(site.b, 1.0)
