@@ -51,6 +51,29 @@ def _free_node(stage: Stage, at_s: float, lasts_s: float) -> tuple[str, Span] | 
     return node, span
 
 
+def _goes_away(
+    stage: Stage,
+    begin_s: float,
+    lasts_s: float,
+    tell: Callable[[str, Span], None],
+    *,
+    beside_s: float | None,
+) -> bool:
+    """Some node goes away as `tell` says it, and whoever finds it switched off switches it on.
+
+    `beside_s`: the moment that faults beside it are counted from; None: none come.
+    """
+    found = _free_node(stage, begin_s, lasts_s)
+    if found is None:
+        return False
+    node, span = found
+    tell(node, span)
+    stage.weave.say(span.end_s, f"power {node} on")
+    if beside_s is not None:
+        _beside(stage, node, beside_s)
+    return True
+
+
 def _beside(stage: Stage, node: str, at_s: float) -> None:
     """Faults at the moments of a recovery: of the dead node's BMC, of its heirs, of controllers."""
     draw = stage.weave.draw
@@ -68,11 +91,6 @@ def _beside(stage: Stage, node: str, at_s: float) -> None:
         )
 
 
-def _power_back(stage: Stage, node: str, at_s: float) -> None:
-    """Whoever found it switched off, by whatever, switches it on."""
-    stage.weave.say(at_s, f"power {node} on")
-
-
 def power_cut(stage: Stage, at_s: float) -> bool:
     return _power_out(stage, at_s, stage.weave.draw.scale(30, 240))
 
@@ -83,140 +101,112 @@ def power_blip(stage: Stage, at_s: float) -> bool:
 
 
 def _power_out(stage: Stage, at_s: float, lasts_s: float) -> bool:
-    found = _free_node(stage, at_s, lasts_s)
-    if found is None:
-        return False
-    node, span = found
-    stage.weave.say(span.begin_s, f"power {node} off")
-    _power_back(stage, node, span.end_s)
-    _beside(stage, node, at_s)
-    return True
+    def tell(node: str, span: Span) -> None:
+        stage.weave.say(span.begin_s, f"power {node} off")
+
+    return _goes_away(stage, at_s, lasts_s, tell, beside_s=at_s)
 
 
 def cut_off(stage: Stage, at_s: float) -> bool:
     """Its network is gone; its guests run on until its BMC cuts the power."""
-    draw = stage.weave.draw
-    found = _free_node(stage, at_s, draw.scale(19, 240) + 30)
-    if found is None:
-        return False
-    node, span = found
-    way = draw.one(("", "", "", " in", " out", " from broker", " from broker in"))
-    stage.weave.say(span.begin_s, f"network {node} off{way}")
-    stage.weave.say(span.end_s - 30, f"network {node} on{way}")
-    _power_back(stage, node, span.end_s)
-    _beside(stage, node, at_s)
-    return True
+    weave, draw = stage.weave, stage.weave.draw
+
+    def tell(node: str, span: Span) -> None:
+        way = draw.one(("", "", "", " in", " out", " from broker", " from broker in"))
+        weave.say(span.begin_s, f"network {node} off{way}")
+        weave.say(span.end_s - 30, f"network {node} on{way}")
+
+    return _goes_away(stage, at_s, draw.scale(19, 240) + 30, tell, beside_s=at_s)
 
 
 def flapping(stage: Stage, at_s: float) -> bool:
     """Its network comes and goes."""
-    draw = stage.weave.draw
+    weave, draw = stage.weave, stage.weave.draw
     period_s, times = draw.scale(2, 60), draw.whole(2, 5)
-    found = _free_node(stage, at_s, 2 * period_s * times + 30)
-    if found is None:
-        return False
-    node, span = found
-    for index in range(times):
-        begin_s = span.begin_s + 2 * period_s * index
-        stage.weave.say(begin_s, f"network {node} off")
-        stage.weave.say(begin_s + period_s, f"network {node} on")
-    _power_back(stage, node, span.end_s)
-    return True
+
+    def tell(node: str, span: Span) -> None:
+        for index in range(times):
+            begin_s = span.begin_s + 2 * period_s * index
+            weave.say(begin_s, f"network {node} off")
+            weave.say(begin_s + period_s, f"network {node} on")
+
+    return _goes_away(stage, at_s, 2 * period_s * times + 30, tell, beside_s=None)
 
 
 def silent_daemon(stage: Stage, at_s: float) -> bool:
     """Its daemon is stopped or hangs for too long, while its guests are well."""
-    draw = stage.weave.draw
-    found = _free_node(stage, at_s, draw.scale(20, 150) + 30)
-    if found is None:
-        return False
-    node, span = found
-    begins, ends = draw.one((("hang", "resume"), ("stop", "start")))
-    stage.weave.say(span.begin_s, f"{begins} compute@{node}")
-    stage.weave.say(span.end_s - 30, f"{ends} compute@{node}")
-    _power_back(stage, node, span.end_s)
-    _beside(stage, node, at_s)
-    return True
+    weave, draw = stage.weave, stage.weave.draw
+
+    def tell(node: str, span: Span) -> None:
+        begins, ends = draw.one((("hang", "resume"), ("stop", "start")))
+        weave.say(span.begin_s, f"{begins} compute@{node}")
+        weave.say(span.end_s - 30, f"{ends} compute@{node}")
+
+    return _goes_away(stage, at_s, draw.scale(20, 150) + 30, tell, beside_s=at_s)
 
 
 def orderly(stage: Stage, at_s: float) -> bool:
-    draw = stage.weave.draw
-    found = _free_node(stage, at_s, draw.scale(70, 240))
-    if found is None:
-        return False
-    node, span = found
-    stage.weave.say(span.begin_s, f"{draw.one(('shutdown', 'reboot'))} {node}")
-    _power_back(stage, node, span.end_s)
-    _beside(stage, node, at_s)
-    return True
+    weave, draw = stage.weave, stage.weave.draw
+
+    def tell(node: str, span: Span) -> None:
+        weave.say(span.begin_s, f"{draw.one(('shutdown', 'reboot'))} {node}")
+
+    return _goes_away(stage, at_s, draw.scale(70, 240), tell, beside_s=at_s)
 
 
 def operator_fences(stage: Stage, at_s: float) -> bool:
-    draw = stage.weave.draw
-    found = _free_node(stage, at_s, draw.scale(45, 150))
-    if found is None:
-        return False
-    node, span = found
-    command = f"evac? node fence {node} --reason smoke --no-wait"
-    stage.weave.say(span.begin_s, command)
-    _power_back(stage, node, span.end_s)
-    _beside(stage, node, at_s - FENCED_S / 2)
-    return True
+    def tell(node: str, span: Span) -> None:
+        stage.weave.say(span.begin_s, f"evac? node fence {node} --reason smoke --no-wait")
+
+    lasts_s = stage.weave.draw.scale(45, 150)
+    return _goes_away(stage, at_s, lasts_s, tell, beside_s=at_s - FENCED_S / 2)
 
 
 def vouched_for(stage: Stage, at_s: float) -> bool:
     """Off, and its BMC cannot say so: the operator goes there, looks, and confirms it."""
     weave, draw = stage.weave, stage.weave.draw
-    found = _free_node(stage, at_s, draw.between(150, 400))
-    if found is None:
-        return False
-    node, span = found
-    if node not in stage.without_bmc and weave.take(f"bmc of {node}", span):
-        weave.say(span.begin_s, f"bmc {node} {draw.one(('off', 'wrong'))}")
-        weave.say(span.end_s, f"bmc {node} on")
-    weave.say(span.begin_s, f"power {node} off")
-    for at in (draw.between(30, 80), draw.between(90, 140)):
-        weave.say(
-            span.begin_s + at,
-            f"evac? node confirm-down {node} --confirm {node} --reason unplugged --no-wait",
-        )
-    _power_back(stage, node, span.end_s)
-    _beside(stage, node, at_s)
-    return True
+
+    def tell(node: str, span: Span) -> None:
+        if node not in stage.without_bmc and weave.take(f"bmc of {node}", span):
+            weave.say(span.begin_s, f"bmc {node} {draw.one(('off', 'wrong'))}")
+            weave.say(span.end_s, f"bmc {node} on")
+        weave.say(span.begin_s, f"power {node} off")
+        for at in (draw.between(30, 80), draw.between(90, 140)):
+            weave.say(
+                span.begin_s + at,
+                f"evac? node confirm-down {node} --confirm {node} --reason unplugged --no-wait",
+            )
+
+    return _goes_away(stage, at_s, draw.between(150, 400), tell, beside_s=at_s)
 
 
 def old_disk(stage: Stage, at_s: float) -> bool:
     """Its disk is put back from an image: its daemon has forgotten what it did since."""
     weave, draw = stage.weave, stage.weave.draw
-    saved_s = draw.scale(5, 400)
-    found = _free_node(stage, at_s + saved_s, draw.scale(15, 240))
-    if found is None:
-        return False
-    node, span = found
-    weave.say(at_s, f"disk {node} save")
-    weave.say(span.begin_s, f"power {node} off")
-    weave.say(span.begin_s + 5, f"disk {node} restore")
-    _power_back(stage, node, span.end_s)
-    _beside(stage, node, span.begin_s)
-    return True
+    begin_s = at_s + draw.scale(5, 400)
+
+    def tell(node: str, span: Span) -> None:
+        weave.say(at_s, f"disk {node} save")
+        weave.say(span.begin_s, f"power {node} off")
+        weave.say(span.begin_s + 5, f"disk {node} restore")
+
+    return _goes_away(stage, begin_s, draw.scale(15, 240), tell, beside_s=begin_s)
 
 
 def clone(stage: Stage, at_s: float) -> bool:
     """It boots with another node's identity and credentials, and later as itself again."""
     weave, draw = stage.weave, stage.weave.draw
-    found = _free_node(stage, at_s, draw.between(150, 300))
-    if found is None:
-        return False
-    node, span = found
-    other = draw.one([name for name in stage.cast.nodes if name != node])
-    second_s = span.end_s - draw.between(30, 60)
-    weave.say(span.begin_s, f"identity {node} of {other}")
-    weave.say(span.begin_s + 1, f"power {node} off")
-    weave.say(span.begin_s + draw.between(5, 60), f"power {node} on")
-    weave.say(second_s, f"identity {node} own")
-    weave.say(second_s + 1, f"power {node} off")
-    _power_back(stage, node, span.end_s)
-    return True
+
+    def tell(node: str, span: Span) -> None:
+        other = draw.one([name for name in stage.cast.nodes if name != node])
+        second_s = span.end_s - draw.between(30, 60)
+        weave.say(span.begin_s, f"identity {node} of {other}")
+        weave.say(span.begin_s + 1, f"power {node} off")
+        weave.say(span.begin_s + draw.between(5, 60), f"power {node} on")
+        weave.say(second_s, f"identity {node} own")
+        weave.say(second_s + 1, f"power {node} off")
+
+    return _goes_away(stage, at_s, draw.between(150, 300), tell, beside_s=None)
 
 
 def rack(stage: Stage, at_s: float) -> bool:
@@ -237,7 +227,7 @@ def rack(stage: Stage, at_s: float) -> bool:
         weave.say(at, f"power {node} off" if power else f"network {node} off")
         if not power:
             weave.say(span.end_s - draw.between(20, 30), f"network {node} on")
-        _power_back(stage, node, span.end_s - draw.between(0, 10))
+        weave.say(span.end_s - draw.between(0, 10), f"power {node} on")
     release(stage, span.begin_s + draw.between(50, 110))
     release(stage, span.end_s + 40)
     return True
