@@ -47,7 +47,7 @@ check: $(VENV)/dev.stamp ## format, lint, import rules, types and the fast tests
 	$(QUICK) -m "not real and not slow"
 
 .PHONY: test
-test: $(VENV)/dev.stamp $(VENV)/lab.stamp ## every test; as root on Debian or Ubuntu also the real servers and hosts
+test: $(VENV)/dev.stamp $(VENV)/lab.stamp ## every test and a hunt; as root on Debian or Ubuntu also the real servers and hosts
 	@VENV=$(VENV) MAKE="$(MAKE)" .ci/real
 	$(QUICK) -m "not real"
 	$(BIN)/evac-lab hunt $(HUNT)

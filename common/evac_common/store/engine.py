@@ -31,7 +31,6 @@ from sqlalchemy import URL, Connection, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from evac_common.errors import StoreUnavailable
-from evac_common.store import synchronous
 from evac_common.store.failures import translated
 from evac_common.store.transaction import Clock, Transaction
 from evac_common.store.urls import async_url
@@ -45,6 +44,9 @@ STATEMENT_LIMIT_S: Final = 10
 ANSWER_LIMIT_S: Final = 12  # the server's own limit did not end it: cut the connection
 IDLE_LIMIT_S: Final = 30  # inside a transaction; a relay holds its rows while it publishes
 POOL_SIZE: Final = 8
+
+#: SQLAlchemy's driver for connections that the caller makes; `synchronous` registers it.
+AT_ONCE: Final = "sqlite+evac"
 
 _BEGIN: Final = "evac_begin"  # execution option: how SQLite begins
 
@@ -244,7 +246,7 @@ def _sqlite(address: URL, connect: Connect | None, raw: list[aiosqlite.Connectio
         return connection
 
     engine = create_async_engine(
-        address if connect is None else address.set(drivername=synchronous.DRIVER),
+        address if connect is None else address.set(drivername=AT_ONCE),
         async_creator=creator,
         pool_timeout=LOCK_LIMIT_S,
         pool_reset_on_return=None,  # `_release` rolls back already

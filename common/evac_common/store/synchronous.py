@@ -25,6 +25,8 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
 )
 from sqlalchemy.util.concurrency import await_
 
+from evac_common.store.engine import AT_ONCE
+
 Call = tuple[asyncio.Future[Any] | None, Callable[[], Any]]
 
 
@@ -79,9 +81,6 @@ def connection(connector: Callable[[], sqlite3.Connection], calls: Calls) -> aio
     vars(made)["_tx"] = calls
     vars(made)["_thread"] = _NoThread()
     return made
-
-
-DRIVER: Final = "sqlite+evac"  # in a URL: SQLAlchemy's driver for these connections
 
 
 class _Cursor:
@@ -144,9 +143,7 @@ class _Cursor:
             yield self._rows.popleft()
 
     def close(self) -> None:
-        self._rows.clear()
-        if self._done is not None:
-            self._done.close()
+        self._rows.clear()  # that is all there is: the statement was read to its end
 
     async def _async_soft_close(self) -> None:
         """Part of what SQLAlchemy asks of a cursor: its rows are here already."""
@@ -189,7 +186,7 @@ class Dialect(SQLiteDialect_aiosqlite):
         return _Module(aiosqlite, sqlite3)
 
 
-registry.register(DRIVER.replace("+", "."), __name__, Dialect.__name__)
+registry.register(AT_ONCE.replace("+", "."), __name__, Dialect.__name__)
 
 
 def connect(path: str) -> aiosqlite.Connection:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 CONTROL_PLANE: Final = frozenset("ASMBD")
 NOISE: Final = frozenset({"lose", "duplicate", "delay", "reorder"})  # of the bus: touches nodes too
+PEERS: Final = ("broker", "database")
 #: What lasts until it is told to be over.
 LASTING: Final = frozenset(
     [("B", "off"), ("B", "alarm"), ("D", "off"), ("D", "slow"), ("D", "readonly")]
@@ -23,8 +25,8 @@ class Control:
 
     up: dict[str, float] = field(default_factory=dict)
     faults: Counter[tuple[str, str]] = field(default_factory=Counter)
-    cut: set[str] = field(default_factory=set)  # endpoints that do not reach broker or database
-    whole_s: dict[str, float] = field(default_factory=dict)  # endpoint → since when it does again
+    cut: set[tuple[str, str]] = field(default_factory=set)  # endpoint and peer
+    whole_s: dict[tuple[str, str], float] = field(default_factory=dict)  # since when again
     ill: set[str] = field(default_factory=set)  # letters: broker or database, until it is well
     disturbed: dict[str, float] = field(default_factory=dict)  # letter → its last fault or end
     node_touched: bool = False  # a fault that may silence a node, ever
@@ -54,23 +56,25 @@ class Control:
         elif what in ("started", "resumed"):
             self.up[name] = at_s
 
-    def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
-        if whole:
-            self.cut.discard(endpoint)
-            self.whole_s[endpoint] = at_s
-        else:
-            self.cut.add(endpoint)
+    def reach(self, endpoint: str, peer: str, whole: bool, at_s: float) -> None:
+        way = endpoint, peer
+        if not whole:
+            self.cut.add(way)
+        elif way in self.cut:
+            self.cut.remove(way)
+            self.whole_s[way] = at_s
 
-    def works_since(self, service: str) -> float | None:
-        """Since when some replica of it runs and reaches broker and database; None: none does."""
-        replicas = [name for name in self.up if service_of(name) == service]
-        return min(
-            (self.well_since(name) for name in replicas if name not in self.cut), default=None
-        )
+    def works_since(self, service: str, needs: Sequence[str] = PEERS) -> float | None:
+        """Since when some replica of it runs and reaches what it needs; None: none does."""
+        found = (self.well_since(name, needs) for name in self.up if service_of(name) == service)
+        return min((since for since in found if since is not None), default=None)
 
-    def well_since(self, process: str) -> float:
-        """Since when a running process has reached broker and database."""
-        return max(self.up[process], self.whole_s.get(process, float("-inf")))
+    def well_since(self, process: str, needs: Sequence[str] = PEERS) -> float | None:
+        """Since when it has run and reached what it needs; None: it does not."""
+        ways = [(process, peer) for peer in needs]
+        if process not in self.up or not self.cut.isdisjoint(ways):
+            return None
+        return max(self.up[process], *(self.whole_s.get(way, float("-inf")) for way in ways))
 
     def database_answers(self, at_s: float) -> bool:
         """Written to since its last fault, and lately."""

@@ -142,7 +142,7 @@ class Fencings:
     def sweep(self, at_s: float) -> None:
         """L4: time counts only while a monitor works at it and the database answers."""
         control = self._scene.control
-        works_s = control.works_since("monitor")
+        works_s = control.works_since("monitor", needs=("database",))
         if works_s is None or not control.database_answers(at_s):
             return
         undisturbed_s = max(works_s, control.undisturbed_since("MDW"))

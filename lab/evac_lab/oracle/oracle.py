@@ -144,11 +144,11 @@ class Oracle:
         self._pass(at_s)
         self._scene.control.well(component, at_s)
 
-    def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
+    def reach(self, endpoint: str, peer: str, whole: bool, at_s: float) -> None:
         if self._over:
             return
         self._pass(at_s)
-        self._scene.control.reach(endpoint, whole, at_s)
+        self._scene.control.reach(endpoint, peer, whole, at_s)
 
     def process(self, name: str, what: str, at_s: float) -> None:
         if self._over:

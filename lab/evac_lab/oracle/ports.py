@@ -45,8 +45,8 @@ class Witness(Protocol):
     def well(self, component: str, at_s: float) -> None:
         """Broker (B) or database (D) works again: every lasting fault of it is over."""
 
-    def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
-        """Whether its ways to the broker and to the database are whole, after one was changed."""
+    def reach(self, endpoint: str, peer: str, whole: bool, at_s: float) -> None:
+        """Whether its way to the broker, or to the database, is whole, after one was changed."""
 
     def process(self, name: str, what: str, at_s: float) -> None:
         """`what`: started, killed, hung, resumed, stopped, failed."""
@@ -84,7 +84,7 @@ class NoWitness:
     def well(self, component: str, at_s: float) -> None:
         pass
 
-    def reach(self, endpoint: str, whole: bool, at_s: float) -> None:
+    def reach(self, endpoint: str, peer: str, whole: bool, at_s: float) -> None:
         pass
 
     def process(self, name: str, what: str, at_s: float) -> None:

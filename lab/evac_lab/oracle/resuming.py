@@ -82,11 +82,8 @@ class Resuming:
     def _disturbed(self, snapshot: Snapshot) -> bool:
         control = self._scene.control
         flags = self._scene.picture.flags
-        process = snapshot.process
-        reaches = process in control.up and process not in control.cut
         return (
-            not reaches
-            or control.well_since(process) != snapshot.at_s
+            control.well_since(snapshot.process) != snapshot.at_s
             or control.undisturbed_since("DBW") > snapshot.at_s
             or (flags is not None and flags.recovering)
         )

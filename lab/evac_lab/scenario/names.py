@@ -183,6 +183,8 @@ def _not_taken(command: Any, said: str, arguments: Sequence[str]) -> Iterator[st
         command.make_context(said, list(arguments))
     except typer.TyperException as error:
         yield f"`{said}`: {error.format_message()}"
+    except typer.Exit:
+        yield f"`{said}`: an option that only prints and ends does nothing here"
 
 
 def _in_expectations(

@@ -232,10 +232,8 @@ class Desk:
                 network.cut(endpoint, action.peer, action.direction)
                 one_way = action.direction is not line.Direction.BOTH
                 self._fault(letters.NETWORK, action.direction.value if one_way else "off")
-            self._kernel.telling.reach(
-                endpoint,
-                whole=all(network.whole(endpoint, peer) for peer in (line.BROKER, line.DATABASE)),
-            )
+            for peer in (line.BROKER, line.DATABASE):
+                self._kernel.telling.reach(endpoint, peer, whole=network.whole(endpoint, peer))
 
     def _broker(self, state: line.BrokerState) -> None:
         match state:

@@ -58,8 +58,8 @@ class Telling:
         """The broker or the database works again."""
         self._witness.well(component, self._at_s)
 
-    def reach(self, endpoint: str, *, whole: bool) -> None:
-        self._witness.reach(endpoint, whole, self._at_s)
+    def reach(self, endpoint: str, peer: str, *, whole: bool) -> None:
+        self._witness.reach(endpoint, peer, whole, self._at_s)
 
     def process(self, name: str, what: str) -> None:
         self._witness.process(name, what, self._at_s)

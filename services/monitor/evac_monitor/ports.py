@@ -98,7 +98,7 @@ class Doomed:
     node: NodeRow
     attempts: Sequence[fencing.Attempt]
     # Decided in a past that the database forgot parts of: its power is read and not switched off.
-    only_read: bool = False
+    only_read: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +203,12 @@ class Records(Protocol):
     async def doomed(self) -> Sequence[Doomed]: ...
 
     async def begin_try(
-        self, node: NodeRow, step: fencing.Try | fencing.Resume, seen: Sequence[fencing.Attempt]
+        self,
+        node: NodeRow,
+        step: fencing.Try | fencing.Resume,
+        seen: Sequence[fencing.Attempt],
+        *,
+        only_read: bool,
     ) -> str | None:
         """Record that a try begins, or take one over. Returns the attempt's id."""
 

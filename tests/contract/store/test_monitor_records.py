@@ -85,6 +85,13 @@ class Bench:
         assert await self.records.begin_fencing(node, flags, [], "silent for too long")
         return await self.node(number)
 
+    async def recover(self) -> None:
+        """The operator says that a backup was restored: term 2."""
+        wish = ClusterWish(
+            wish_id=an_id(99), verb="restored", arguments={}, actor="op", reason="Monday's"
+        )
+        assert await self.records.carry_out(wish)
+
     def count(self, event: str) -> int:
         return int(self.database.value(f"SELECT count(*) FROM event WHERE name = '{event}'"))
 
@@ -236,7 +243,7 @@ async def test_of_many_monitors_one_takes_over_a_try(bench: Bench) -> None:
 
     taken = await asyncio.gather(
         *(
-            racer.begin_try(node, step, look.attempts)
+            racer.begin_try(node, step, look.attempts, only_read=False)
             for racer, look in zip(bench.racers[1:], looks[1:], strict=True)
         )
     )
@@ -245,6 +252,27 @@ async def test_of_many_monitors_one_takes_over_a_try(bench: Bench) -> None:
     # Each looked before anybody took it; whoever is second finds another holder than it saw.
     assert ids == [attempt_id]
     assert not await bench.records.end_try(attempt_id, AttemptState.FAILED, "late")
+
+
+async def test_what_was_read_before_the_database_went_back_proves_nothing(bench: Bench) -> None:
+    await bench.up(1)
+    node = await bench.fencing(1)
+    (doomed,) = await bench.records.doomed()
+    assert not doomed.only_read
+    attempt_id = doomed.attempts[0].attempt_id
+    bench.database.clock.seconds += 60
+    await bench.recover()
+
+    assert not await prove(bench.records, node, attempt_id)
+    again = Resume(attempt_id=attempt_id, number=1)
+    known = doomed.attempts
+    assert await bench.records.begin_try(node, again, known, only_read=False) is None
+    assert (await bench.records.doomed())[0].only_read
+    assert await bench.racers[1].begin_try(node, again, known, only_read=True) == attempt_id
+
+    assert not await prove(bench.records, node, attempt_id)  # it is not the one that reads now
+    assert await prove(bench.racers[1], node, attempt_id)
+    assert bench.database.value("SELECT down_term FROM node_state") == 2
 
 
 async def test_blocked_is_said_by_one_and_again_after_its_time(bench: Bench) -> None:

@@ -419,6 +419,27 @@ def test_a_monitor_that_dies_in_the_middle_of_a_fencing_is_followed_by_the_next(
     simulate(story)
 
 
+@pytest.mark.parametrize("killed", ["m1", "m2"])
+@pytest.mark.parametrize("sweep_s", [2, 4.7])
+def test_a_monitor_that_judges_nobody_goes_on_with_anothers_fencing(
+    simulate: Simulate, killed: str, sweep_s: float
+) -> None:
+    async def story(world: World) -> None:
+        n1, *_ = await world.in_service("n1", "n2", "n3")
+        await asyncio.sleep(60)
+        await world.wish("n1", "fence")  # its heartbeats arrive: there is no silence to judge
+        await world.reach("n1", "fencing")
+        await asyncio.sleep(0.6)
+
+        world.kill_monitor(killed)
+        await world.reach("n1", "fenced", within_s=60)
+
+        assert await world.proofs() == [("n1", 1, "power")]
+        assert not n1.on
+
+    simulate(story, monitors=("m1", "m2"), sweep_s=sweep_s)
+
+
 def test_a_restarted_monitor_holds_off(simulate: Simulate) -> None:
     async def story(world: World) -> None:
         n1, *_ = await world.in_service("n1", "n2", "n3")

@@ -119,6 +119,14 @@ def test_a_node_that_is_on_is_ordered_off_once_and_read_again() -> None:
     assert isinstance(move(2, read(0, ON), read(1.3, ON), **accepted), fencing.Read)
 
 
+def test_one_that_only_reads_orders_nothing_and_proves_what_is_off() -> None:
+    off = (read(0, OFF), read(1.1, OFF))
+
+    assert move(0.2, read(0, ON), only_read=True) == fencing.Failed(why=fencing.ONLY_READ)
+    assert move(0.2, read(0, OFF), only_read=True) == fencing.Read(after_s=0.1 + POLICY.read_gap_s)
+    assert isinstance(move(1.3, *off, only_read=True), fencing.Proven)
+
+
 def test_an_order_that_failed_is_given_again_after_the_next_reading() -> None:
     failed = {"ordered_s": 0.3, "order_error": "no answer"}
 

@@ -43,10 +43,12 @@ async def of_node(tx: Transaction, node: NodeRow, monitor: str) -> list[Attempt]
     ]
 
 
-async def began_at(tx: Transaction, attempt_id: str) -> datetime | None:
-    """When the try was begun, or taken over; None: it was forgotten."""
+async def began_at(tx: Transaction, attempt_id: str, monitor: str) -> datetime | None:
+    """When this monitor began the try, or took it over; None: it is another's, or forgotten."""
     found: datetime | None = await tx.scalar(
-        select(_ATTEMPT.c.started_at).where(_ATTEMPT.c.id == attempt_id)
+        select(_ATTEMPT.c.started_at).where(
+            _ATTEMPT.c.id == attempt_id, _ATTEMPT.c.monitor == monitor
+        )
     )
     return found
 

@@ -111,8 +111,10 @@ async def begin_try(
     step: fencing.Try | fencing.Resume,
     seen: Sequence[fencing.Attempt],
     monitor: str,
+    *,
+    only_read: bool,
 ) -> str | None:
-    if not await lock(tx, node):
+    if not await lock(tx, node) or await recovering.only_read(tx, node) is not only_read:
         return None
     now = await attempts.of_node(tx, node, monitor)
     if _key(now) != _key(seen):
@@ -133,6 +135,9 @@ async def prove_off(
     tx: Transaction, node: NodeRow, attempt_id: str, evidence: dict[str, Any], monitor: str
 ) -> bool:
     """The power was read off twice. Written only while the node still is this incarnation."""
+    began_at = await attempts.began_at(tx, attempt_id, monitor)
+    if not await recovering.is_of_now(tx, began_at):
+        return False  # read before the database went back: it is read again
     why = f"power read off twice at {evidence['address']}"
     evidence = {**evidence, "found_off": node.found_off}  # before the decision too
     moved = await rows.move(tx, node, On.POWER_PROVEN, why, decision=list(node.decision))
@@ -142,7 +147,8 @@ async def prove_off(
         # Another monitor took this try over; the readings are as good as its own will be.
         await attempts.abandon(tx, node.node_id, why)
     await attempts.abandon(tx, node.node_id, why, but=[attempt_id])
-    await recovering.proven_down(tx, node, await attempts.began_at(tx, attempt_id))
+    if began_at is not None:
+        await recovering.proven_down(tx, node, began_at)
     await _fenced(tx, moved, ProofKind.POWER, evidence, rows.ACTOR, why)
     return True
 

@@ -36,21 +36,11 @@ from evac_monitor.ports import ClusterWish, Doomed, Flags, Handled, NodeRow, Nod
 
 _STATE = nodes.node_state
 _PROOF = nodes.proof_node
-_RECOVERING_SINCE = nodes.cluster_flags.c.recovering_since
 
-# Read several times a second, so made once.
+# Read all the time, so made once.
 _ALL_NODES: Final = rows.NODES.order_by(_STATE.c.node_id)
 _DOOMED: Final = (
-    rows.NODES.add_columns(
-        # Decided in a past that the database forgot parts of: the node may be well and serve since.
-        # A blocked one may have been blocked meanwhile, and was doomed before.
-        exists()
-        .where(
-            nodes.cluster_flags.c.recovering,
-            (_STATE.c.since < _RECOVERING_SINCE) | (_STATE.c.state == NodeState.BLOCKED.value),
-        )
-        .label("only_read")
-    )
+    rows.NODES.add_columns(recovering.ONLY_READ.label("only_read"))
     .where(_STATE.c.state.in_((NodeState.FENCING.value, NodeState.BLOCKED.value)))
     .order_by(_STATE.c.since, _STATE.c.node_id)
 )
@@ -314,9 +304,11 @@ class StoreRecords:
         node: NodeRow,
         step: fencing.Try | fencing.Resume,
         seen: Sequence[fencing.Attempt],
+        *,
+        only_read: bool,
     ) -> str | None:
         async with self._store.transaction() as tx:
-            return await proving.begin_try(tx, node, step, seen, self._monitor)
+            return await proving.begin_try(tx, node, step, seen, self._monitor, only_read=only_read)
 
     async def end_try(self, attempt_id: str, state: fencing.AttemptState, detail: str) -> bool:
         return await self._once(

@@ -62,7 +62,10 @@ class Fencer:
         """
         for node_id, (meant, task) in sorted(self._tries.items()):
             if doomed.get(node_id) != meant and task.cancel():
-                why = "only its power is read now" if node_id in doomed else "not doomed any more"
+                now = doomed.get(node_id)
+                why = "not doomed any more"
+                if now is not None and now.incarnation == meant.incarnation:
+                    why = "its power is only read now" if now.only_read else "it may be ordered now"
                 self._monitor.log.info("try given up", node_id=node_id, why=why)
 
     async def close(self) -> None:
@@ -86,7 +89,9 @@ class Fencer:
                 if await monitor.records.block(node, why):
                     monitor.log.error("node blocked", node=node.name, why=why)
             case fencing.Try() | fencing.Resume() if len(self._tries) < TRIES_MAX:
-                attempt_id = await monitor.records.begin_try(node, step, doomed.attempts)
+                attempt_id = await monitor.records.begin_try(
+                    node, step, doomed.attempts, only_read=doomed.only_read
+                )
                 if attempt_id is not None:
                     self._start(doomed, attempt_id, step.number)
             case _:

@@ -15,7 +15,7 @@ from evac_monitor.process import Monitor, Probing, Rows
 
 #: How old rows may be that say whether there is anything to judge. What only rows can tell, that
 #: another monitor or an operator acted, is noticed that much later.
-REMEMBERED_S: Final = 5.0
+REMEMBERED_S: Final = 2.0
 #: Answers of witnesses count for three rounds, readings of power for two.
 _ANSWERS_COUNT, _READINGS_COUNT = 3, 2
 
@@ -34,7 +34,7 @@ class Seen:
 
 
 async def read(monitor: Monitor) -> Rows:
-    """The rows as they are now; remembered, and what is not of them any more forgotten."""
+    """The rows as they are now; what is not of them any more is forgotten."""
     snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
     feel_connection(monitor)
     now_s = monitor.clock.monotonic()  # after the read: what was heard meanwhile counts
@@ -43,12 +43,12 @@ async def read(monitor: Monitor) -> Rows:
     monitor.elsewhere.keep(recorded)
     for node in snapshot.nodes:
         monitor.elsewhere.see(node.node_id, node.heard_at, now=snapshot.now, now_s=now_s)
-    monitor.remembered = Rows(snapshot=snapshot, at_s=now_s)
-    return monitor.remembered
+    return Rows(snapshot=snapshot, at_s=now_s)
 
 
 async def look(monitor: Monitor) -> Seen:
     rows = await read(monitor)
+    monitor.remembered = rows
     return _seen(monitor, rows.snapshot, rows.at_s)
 
 
@@ -56,12 +56,13 @@ def nothing_to_judge(monitor: Monitor) -> bool:
     """Whether the rows of a moment ago give no cause to read them again.
 
     They decide nothing: a node that looks as if something were to be done about it is judged on
-    rows that are read now.
+    rows that are read now. Only the tick's own rows are remembered, so that whatever the tick alone
+    finds out, that a node is doomed, is found out when they are too old.
     """
     remembered, now_s = monitor.remembered, monitor.clock.monotonic()
     if remembered is None or now_s - remembered.at_s >= REMEMBERED_S:
         return False
-    if monitor.all_silent is not None:
+    if monitor.doomed or monitor.all_silent is not None:
         return False
     if any(node.state is NodeState.SUSPECT for node in remembered.snapshot.nodes):
         return False

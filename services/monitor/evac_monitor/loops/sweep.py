@@ -16,6 +16,7 @@ from evac_monitor.process import Monitor, Rows
 async def sweep(monitor: Monitor) -> None:
     if await monitor.records.prepare():
         monitor.discontinue("the database is another one: the term rose")
+        monitor.fence_wake.set()  # what was decided before switches nothing off any more
     monitor.prepared = True
     made, removed = await monitor.records.adopt()
     if made or removed:

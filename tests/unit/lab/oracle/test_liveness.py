@@ -390,7 +390,7 @@ def test_l6_not_running_and_still_attended(cluster: History, excuse: str) -> Non
         case "slow":
             cluster.oracle.fault("D", "slow", cluster.at)
         case "no way":
-            cluster.oracle.reach("scheduler-1", False, cluster.at)
+            cluster.oracle.reach("scheduler-1", "database", False, cluster.at)
         case "recovering":
             cluster.flags(recovering=1)
     cluster.commit()
@@ -400,9 +400,9 @@ def test_l6_not_running_and_still_attended(cluster: History, excuse: str) -> Non
 
 def test_l6_the_schedulers_time_begins_when_it_reaches_the_database_again(cluster: History) -> None:
     _lose_death(cluster)
-    cluster.oracle.reach("scheduler-1", False, cluster.at)
+    cluster.oracle.reach("scheduler-1", "database", False, cluster.at)
     cluster.beat(cluster.at + 60)
-    cluster.oracle.reach("scheduler-1", True, cluster.at)
+    cluster.oracle.reach("scheduler-1", "database", True, cluster.at)
     cluster.beat(cluster.at + 15)
     assert cluster.broken == []
     cluster.beat(cluster.at + 20)
