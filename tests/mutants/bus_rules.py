@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import RowMapping, update
 
@@ -80,6 +80,7 @@ def _outgoing(queued: Queued) -> Outgoing:
 def no_outbox(patching: Patching) -> None:
     """The scheduler publishes once, after the commit, what it holds in memory."""
     run, step, in_order = Relay.run, Relay.step, Relay._publish_in_order
+    reborn: WeakSet[Relay] = WeakSet()
 
     async def forget(self: Relay) -> None:
         """Mark as sent what is not sent: with the process, or the broker, it is lost."""
@@ -93,14 +94,14 @@ def no_outbox(patching: Patching) -> None:
             patching.bite("lost from memory")
 
     async def run_(self: Relay) -> None:
-        self._reborn = True  # type: ignore[attr-defined] # of this mutant alone
+        reborn.add(self)
         await run(self)
 
     async def step_(self: Relay) -> int:
-        if self._store.service == SCHEDULER:
-            reborn, self._reborn = self._reborn, False  # type: ignore[attr-defined]
-            if reborn or not self._bus.health().connected:
-                await forget(self)
+        forgets = self in reborn or not self._bus.health().connected
+        if self._store.service == SCHEDULER and forgets:
+            reborn.discard(self)
+            await forget(self)
         return await step(self)
 
     async def _publish_in_order(self: Relay, rows: Sequence[RowMapping], done: list[int]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -55,9 +55,9 @@ class Patching:
         self.originals.append(original)
         self._undo.append(lambda: setattr(owner, name, original))
 
-    def entry(self, table: MutableMapping[Any, Any], key: Any, changed: Any) -> None:
+    def entry(self, table: Mapping[Any, Any], key: Any, changed: Any) -> None:
         """Replace an entry of a table. Raises PatchGone when there is none."""
-        if key not in table:
+        if not isinstance(table, dict) or key not in table:
             raise PatchGone(f"the table has no entry {key}")
         original = table[key]
         table[key] = changed

@@ -17,7 +17,7 @@ from evac_lab.hunt.weave import Draw, Weave
 
 CALM_S: Final = 660.0  # every fault is over; after this, everything must be as wanted
 CALM_SHARE_MAX: Final = 0.5  # of a short run
-OLD_DISK_BOOTS: Final = 3  # as often as a node may have booted since its disk was saved, and more
+OLD_DISK_BOOTS: Final = 3  # more than a node nearly ever boots between save and restore
 
 
 class Mix(StrEnum):

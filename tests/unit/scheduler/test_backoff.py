@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from evac_scheduler.core import backoff
+from evac_scheduler.core import backoff, evacuation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -29,3 +29,8 @@ def test_pauses_grow_and_are_bounded() -> None:
         *(60, 60),
     ]
     assert [backoff.restart_s(n, step_s=10, max_s=300) for n in (0, 1, 2, 6)] == [0, 10, 40, 300]
+
+
+def test_what_took_less_than_nothing_by_two_clocks_took_no_time() -> None:
+    assert evacuation.took_s(NOW, NOW + timedelta(seconds=2.5)) == 2.5
+    assert evacuation.took_s(NOW, NOW - timedelta(seconds=7200)) == 0.0

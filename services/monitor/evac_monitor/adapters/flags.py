@@ -105,9 +105,9 @@ async def arm(tx: Transaction, wish: ClusterWish) -> tuple[bool, str]:
 async def remind_disarmed(tx: Transaction, every_s: float) -> str:
     """Mention a disarm, or end it when its time is over. Returns what was said; empty: nothing."""
     flags = await rows.read_flags(tx)
-    until = flags.disarmed_until if flags is not None else None
-    if flags is None or until is None:
+    if flags is None or flags.disarmed_until is None:
         return ""
+    until = flags.disarmed_until
     if not disarm_rules.must_say(until, flags.disarmed_said_at, tx.now, every_s):
         return ""
     shown = until.astimezone(UTC).isoformat(timespec="seconds")
