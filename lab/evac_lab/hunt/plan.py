@@ -60,19 +60,19 @@ def _families(**weights: float) -> Mapping[Family, float]:
 
 
 RATES: Final[Mapping[Mix, Rates]] = {
-    Mix.EVERYTHING: Rates(death_s=50, spell_s=12, beside=0.8, families=_families()),
+    Mix.EVERYTHING: Rates(death_s=40, spell_s=8, beside=0.8, families=_families()),
     Mix.DEATHS: Rates(
-        death_s=34,
-        spell_s=26,
+        death_s=27,
+        spell_s=17,
         beside=0.6,
         families=_families(control=0.1, bus=0.05, clock=0.1, network=0.3, bmc=3),
     ),
     Mix.CONTROL: Rates(
-        death_s=60, spell_s=11, beside=1.0, families=_families(control=5, clock=2, network=2)
+        death_s=48, spell_s=7, beside=1.0, families=_families(control=5, clock=2, network=2)
     ),
-    Mix.BUS: Rates(death_s=60, spell_s=12, beside=0.8, families=_families(bus=8)),
+    Mix.BUS: Rates(death_s=48, spell_s=8, beside=0.8, families=_families(bus=8)),
     Mix.NODES: Rates(
-        death_s=50, spell_s=10, beside=0.5, families=_families(control=0.2, bus=0.1, node=3)
+        death_s=40, spell_s=6.5, beside=0.5, families=_families(control=0.2, bus=0.1, node=3)
     ),
 }
 MIXES: Final[Mapping[Mix, float]] = {

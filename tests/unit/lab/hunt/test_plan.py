@@ -8,7 +8,7 @@ import pytest
 
 from evac_lab.hunt.honest import lies, still_ill, well_since_s
 from evac_lab.hunt.live import CALM_S
-from evac_lab.hunt.plan import Mix, Size, plan
+from evac_lab.hunt.plan import OLD_DISK_BOOTS, Mix, Size, plan
 from evac_lab.hunt.written import as_text, scenario_of
 from evac_lab.scenario.reading import from_text
 
@@ -64,6 +64,23 @@ def test_the_operator_vouches_only_for_nodes_that_are_off(mix: Mix) -> None:
         assert list(lies(scenario.steps)) == [], seed
         vouched += sum("confirm-down" in step.text for step in scenario.steps)
     assert vouched > 0
+
+
+def test_in_the_calm_only_nodes_that_evac_leaves_to_a_person_are_rebooted() -> None:
+    seen = Counter[str]()
+    for seed in SEEDS:
+        document = plan(seed, HOUR)
+        boots = dict.fromkeys(document["nodes"], 0)
+        boots |= {name: 1 for name, node in document["nodes"].items() if "power" not in node}
+        lines = [line.split() for line in document["timeline"]]
+        boots |= {line[3]: OLD_DISK_BOOTS for line in lines if line[2::2] == ["disk", "restore"]}
+        calm = [line[2:] for line in lines if float(line[1]) > HOUR.calm_from_s + 1]
+
+        for node, times in boots.items():
+            power = [line[2] for line in calm if line[:2] == ["power", node]]
+            assert power == (["off", "on"] * times or ["on"]), (seed, node)
+            seen[f"{times} boots"] += 1
+    assert min(seen[f"{times} boots"] for times in (0, 1, OLD_DISK_BOOTS)) > 3
 
 
 def test_time_goes_on_line_by_line() -> None:
