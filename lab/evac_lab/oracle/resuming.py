@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,10 +24,26 @@ class Snapshot:
     fencing: dict[str, list[Any]]  # node → its tries
 
 
+class Pauses:
+    """What waits until a moment of the scheduler's clock, by ours: since when it waits for that."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, str], float] = {}
+
+    def see(self, waiting: Iterable[tuple[str, str]], at_s: float) -> None:
+        """Each: what waits, and the moment until which it says to wait."""
+        self._since = {each: self._since.get(each, at_s) for each in waiting}
+
+    def lasts(self, what: str, until: str | None, at_s: float, longest_s: float) -> bool:
+        """No pause may be longer than `longest_s`, whatever moment is written."""
+        return until is not None and at_s - self._since.get((what, until), at_s) < longest_s
+
+
 class Resuming:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._open: list[Snapshot] = []
+        self._pauses = Pauses()
 
     def process(self, name: str, what: str, at_s: float) -> None:
         service = service_of(name)
@@ -52,6 +69,15 @@ class Resuming:
     def restored(self) -> None:
         self._open.clear()
 
+    def _waiting(self) -> Iterator[tuple[str, str]]:
+        for status in self._scene.picture.statuses.values():
+            if status.next_at is not None:
+                yield status.instance, status.next_at
+        for snapshot in self._open:
+            for instance, _, _, _, next_at, _ in snapshot.items.values():
+                if next_at is not None:
+                    yield instance, next_at
+
     def _items(self) -> dict[tuple[str, str], tuple[Any, ...]]:
         return {(row[5], row[0]): tuple(row) for row in self._scene.database.open_items()}
 
@@ -66,6 +92,7 @@ class Resuming:
 
     def sweep(self, at_s: float) -> None:
         timings = self._scene.timings
+        self._pauses.see(self._waiting(), at_s)
         kept = []
         for snapshot in self._open:
             patience_s = timings.resume_s + timings.sweep_s
@@ -100,7 +127,9 @@ class Resuming:
         for key, row in snapshot.items.items():
             if now.get(key) != row:
                 continue
-            why = self._neglected(row, planned=planned, commanded=commanded, starting=starting)
+            why = self._neglected(
+                row, at_s, planned=planned, commanded=commanded, starting=starting
+            )
             if why:
                 instance = row[0]
                 self._say(
@@ -116,6 +145,7 @@ class Resuming:
     def _neglected(
         self,
         row: tuple[Any, ...],
+        at_s: float,
         *,
         planned: bool,
         commanded: dict[str, int],
@@ -124,10 +154,12 @@ class Resuming:
         """Why an item that did not change should have; empty: it may wait."""
         instance, state, target, _, next_at, _ = row
         timings = self._scene.timings
+        longest_s = timings.backoff_max_s + timings.resume_s + timings.sweep_s
         node = self._scene.picture.nodes.get(target or "")
         if not self._scene.wanted(instance):
             return ""
-        if state == "pending" and next_at is None and not planned:
+        pauses = self._pauses.lasts(instance, next_at, at_s, longest_s)
+        if state == "pending" and not pauses and not planned:
             return "waits for a place, and nothing was planned"
         if node is None or node.state != "up":
             return ""
@@ -137,7 +169,8 @@ class Resuming:
         if state == "reserved" and not full:
             return "has a place, and nothing was started"
         status = self._scene.picture.statuses.get(instance)
-        pauses = status is not None and status.next_at is not None  # its last start failed
+        until = status.next_at if status is not None else None  # its last start failed
+        pauses = self._pauses.lasts(instance, until, at_s, longest_s)
         if state == "starting" and instance not in commanded and not pauses:
             return "is starting, and nothing is commanded"
         return ""

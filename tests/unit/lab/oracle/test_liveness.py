@@ -316,6 +316,23 @@ def test_l5_items_that_may_wait(cluster: History, excuse: str) -> None:
     assert cluster.broken == []
 
 
+@pytest.mark.parametrize("state", ["pending", "starting"])
+def test_l5_no_pause_lasts_for_ever(cluster: History, state: str) -> None:
+    """Whatever moment is written: a wall clock may have been set back since."""
+    _item(cluster, state, "n3", next_at="2099-01-01 00:00:00")
+    cluster.update(
+        "instance_status", f"instance_id = '{instance_id('a')}'", next_at="2099-01-01 00:00:00"
+    )
+    cluster.commit()
+    cluster.beat(cluster.at + TIMINGS.backoff_max_s)
+    cluster.oracle.process("scheduler-1", "killed", cluster.at)
+    cluster.oracle.process("scheduler-1", "started", cluster.at)
+    cluster.beat(cluster.at + 14)
+    assert cluster.broken == []
+    cluster.beat(cluster.at + 16)
+    assert cluster.broken == ["L5"]
+
+
 def _try(cluster: History, **columns: Any) -> None:
     cluster.row("fence_attempt", id="t", node_id=node_id("n4"), state="running", **columns)
     cluster.commit()
