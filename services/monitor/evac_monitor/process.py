@@ -69,6 +69,11 @@ class Monitor:
         self.answers.forget()
         self.log.warning("hold-off begins", why=cause, hold_off_s=self.settings.hold_off_s)
 
+    def another_database(self, cause: str) -> None:
+        """A new term begins: what was decided in an earlier one switches nothing off any more."""
+        self.discontinue(cause)
+        self.fence_wake.set()
+
     def witnesses_of(self, node: NodeRow) -> Witnesses:
         """What was answered about this incarnation, however long ago."""
         incarnation, found = self.witnesses.get(node.node_id, (0, Witnesses()))

@@ -128,6 +128,13 @@ class Settings(ServiceSettings):
         description="How often it is said that automatic fencing is still disarmed.",
     )
     tick_s: float = Field(default=0.5, gt=0, le=5, description="How often silence is judged.")
+    rows_believed_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=5,
+        description="While all is well the nodes' rows are read once in this time instead of at "
+        "every tick; 0: at every tick.",
+    )
     sweep_s: float = Field(default=5.0, gt=0, le=60, description="How often everything is re-read.")
     reconnect_cap_s: float = Field(
         default=15.0, gt=0, le=300, description="Longest pause of any service between reconnects."

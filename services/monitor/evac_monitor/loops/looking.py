@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
 
 from evac_common.model.states import NodeState, Trouble
-from evac_monitor.core import gate, suspicion, trouble
+from evac_monitor.core import gate, remembering, suspicion, trouble
 from evac_monitor.core.witnesses import Witnesses
 from evac_monitor.loops.pulse import feel_connection
 from evac_monitor.ports import NodeRow, Snapshot
 from evac_monitor.process import Monitor, Probing, Rows
 
-#: How old rows may be that say whether there is anything to judge. What only rows can tell, that
-#: another monitor or an operator acted, is noticed that much later.
-REMEMBERED_S: Final = 2.0
 #: Answers of witnesses count for three rounds, readings of power for two.
 _ANSWERS_COUNT, _READINGS_COUNT = 3, 2
 
@@ -53,25 +49,30 @@ async def look(monitor: Monitor) -> Seen:
 
 
 def nothing_to_judge(monitor: Monitor) -> bool:
-    """Whether the rows of a moment ago give no cause to read them again.
+    """Whether the tick's own rows of a moment ago, and what was heard since, ask for nothing.
 
-    They decide nothing: a node that looks as if something were to be done about it is judged on
-    rows that are read now. Only the tick's own rows are remembered, so that whatever the tick alone
-    finds out, that a node is doomed, is found out when they are too old.
+    Only the tick's rows are remembered, not those of others, so that whatever the tick alone finds
+    out, that a node is doomed, is found out when they are too old.
     """
-    remembered, now_s = monitor.remembered, monitor.clock.monotonic()
-    if remembered is None or now_s - remembered.at_s >= REMEMBERED_S:
-        return False
-    if monitor.doomed or monitor.all_silent is not None:
-        return False
-    if any(node.state is NodeState.SUSPECT for node in remembered.snapshot.nodes):
-        return False
+    believed_s = monitor.settings.rows_believed_s
+    return not remembering.why_read(_remembered(monitor, believed_s), believed_s)
+
+
+def _remembered(monitor: Monitor, believed_s: float) -> remembering.View:
+    rows, now_s = monitor.remembered, monitor.clock.monotonic()
+    if rows is None or now_s - rows.at_s >= believed_s:
+        return remembering.View(age_s=None if rows is None else now_s - rows.at_s)
     feel_connection(monitor)
-    seen = _seen(monitor, remembered.snapshot, now_s)
+    seen = _seen(monitor, rows.snapshot, now_s)
     deaf = gate.unwell(seen.health, monitor.settings.gate)
     view = suspicion.View(now_s=now_s, nodes=list(seen.heard.values()), deaf=deaf)
-    return not suspicion.decide(view, monitor.settings.suspicion) and not any(
-        trouble.decide(known) for known in seen.told.values()
+    return remembering.View(
+        age_s=now_s - rows.at_s,
+        doomed=monitor.doomed,
+        all_silent=monitor.all_silent is not None,
+        suspect=any(node.state is NodeState.SUSPECT for node in rows.snapshot.nodes),
+        due=bool(suspicion.decide(view, monitor.settings.suspicion))
+        or any(trouble.decide(known) for known in seen.told.values()),
     )
 
 

@@ -37,8 +37,7 @@ async def probe(monitor: Monitor) -> None:
     """Write to the database. A database that came back may be another one: the term tells."""
     try:
         if not monitor.prepared:
-            await monitor.records.prepare()
-            monitor.prepared = True
+            await prepare(monitor)
         await monitor.records.probe()
     except StoreUnavailable:
         monitor.vitals.write_failed()
@@ -46,4 +45,11 @@ async def probe(monitor: Monitor) -> None:
     cause = monitor.vitals.wrote(monitor.clock.monotonic())
     if cause:
         monitor.discontinue(cause)
-        await monitor.records.prepare()
+        await prepare(monitor)
+
+
+async def prepare(monitor: Monitor) -> None:
+    """Read whether this is still the same database, and notice when it is not."""
+    if await monitor.records.prepare():
+        monitor.another_database("the database is another one: the term rose")
+    monitor.prepared = True

@@ -39,8 +39,7 @@ async def _look(
     known = flags.recovering and heard.term < flags.term
     if not known and (heard.term > flags.term or told > given):
         if await records.ahead(node.node_id, incarnation, heard.term):
-            monitor.discontinue(f"{node.name} is in a session that the database has not given")
-            monitor.fence_wake.set()
+            monitor.another_database(f"{node.name} is in a session that the database has not given")
         return
     lately = monitor.clock.monotonic() - heard.at_s < monitor.settings.suspect_after_s
     if not lately or heard.term >= flags.term:

@@ -6,7 +6,7 @@ from evac_common.model.states import NodeState
 from evac_monitor.core import disarm, wishes
 from evac_monitor.core.wishes import Verb
 from evac_monitor.loops import looking
-from evac_monitor.loops.pulse import feel_connection
+from evac_monitor.loops.pulse import feel_connection, prepare
 from evac_monitor.loops.recovery import recover, vouched
 from evac_monitor.loops.tick import heard_at_wall
 from evac_monitor.ports import NodeRow, NodeWish, Snapshot
@@ -14,10 +14,7 @@ from evac_monitor.process import Monitor, Rows
 
 
 async def sweep(monitor: Monitor) -> None:
-    if await monitor.records.prepare():
-        monitor.discontinue("the database is another one: the term rose")
-        monitor.fence_wake.set()  # what was decided before switches nothing off any more
-    monitor.prepared = True
+    await prepare(monitor)
     made, removed = await monitor.records.adopt()
     if made or removed:
         monitor.log.info("nodes adopted", new=made, forgotten=removed)
