@@ -37,7 +37,7 @@ from evac_common.store.urls import async_url
 
 Connect = Callable[[str], Awaitable[aiosqlite.Connection]]  # path → connection, not yet prepared
 
-SCHEMA: Final = "0005"  # the newest migration that this code relies on
+SCHEMA: Final = "0006"  # the newest migration that this code relies on
 CONNECT_LIMIT_S: Final = 5
 LOCK_LIMIT_S: Final = 5
 STATEMENT_LIMIT_S: Final = 10

@@ -51,6 +51,9 @@ node_state = Table(
     # The recovery during which it was proven down; 0: none. A proof from before says nothing about
     # what the node has done in the history that the database forgot.
     Column("down_term", BigInteger, nullable=False, server_default=text("0")),
+    # The term in which it was decided to cut it off; 0: never. While recovering, what was decided
+    # in an earlier one switches nothing off.
+    Column("doomed_term", BigInteger, nullable=False, server_default=text("0")),
 )
 
 node_facts = Table(
@@ -94,6 +97,9 @@ fence_attempt = Table(
     Column("state", String(16), nullable=False),  # running, proven, failed, abandoned
     Column("detail", Text, nullable=False),
     Column("monitor", String(128), nullable=False),  # who tries
+    Column(
+        "term", BigInteger, nullable=False, server_default=text("0")
+    ),  # in which this monitor began, or took it over: its readings are of this term or later
     Column("started_at", UtcTime, nullable=False),
     Column("finished_at", UtcTime),
     Index("ix_fence_attempt_node_id_incarnation", "node_id", "incarnation"),

@@ -9,6 +9,7 @@ from sqlalchemy import insert, select, update
 
 from evac_common.store import nodes
 from evac_common.store.transaction import Transaction
+from evac_monitor.adapters import rows
 from evac_monitor.core.fencing import Attempt, AttemptState
 from evac_monitor.ports import NodeRow
 
@@ -43,12 +44,10 @@ async def of_node(tx: Transaction, node: NodeRow, monitor: str) -> list[Attempt]
     ]
 
 
-async def began_at(tx: Transaction, attempt_id: str, monitor: str) -> datetime | None:
-    """When this monitor began the try, or took it over; None: it is another's, or forgotten."""
-    found: datetime | None = await tx.scalar(
-        select(_ATTEMPT.c.started_at).where(
-            _ATTEMPT.c.id == attempt_id, _ATTEMPT.c.monitor == monitor
-        )
+async def term(tx: Transaction, attempt_id: str, monitor: str) -> int | None:
+    """In which this monitor began the try or took it over; None: it is another's, or forgotten."""
+    found: int | None = await tx.scalar(
+        select(_ATTEMPT.c.term).where(_ATTEMPT.c.id == attempt_id, _ATTEMPT.c.monitor == monitor)
     )
     return found
 
@@ -65,6 +64,7 @@ async def begin(tx: Transaction, node: NodeRow, number: int, monitor: str) -> st
             state=AttemptState.RUNNING.value,
             detail="",
             monitor=monitor,
+            term=rows.TERM,
             started_at=tx.now,
         )
     )
@@ -76,7 +76,7 @@ async def take_over(tx: Transaction, attempt_id: str, monitor: str) -> bool:
     changed = await tx.change(
         update(_ATTEMPT)
         .where(_ATTEMPT.c.id == attempt_id, _ATTEMPT.c.state == AttemptState.RUNNING.value)
-        .values(monitor=monitor, started_at=tx.now)
+        .values(monitor=monitor, term=rows.TERM, started_at=tx.now)
     )
     return changed == 1
 

@@ -73,7 +73,16 @@ async def _begin(
     found_off: bool = False,
 ) -> bool:
     decision = [answer.as_json() for answer in answers]
-    moved = await rows.move(tx, node, on, why, actor=actor, decision=decision, found_off=found_off)
+    moved = await rows.move(
+        tx,
+        node,
+        on,
+        why,
+        actor=actor,
+        decision=decision,
+        found_off=found_off,
+        doomed_term=rows.TERM,
+    )
     if moved is None:
         return False
     if node.power is not None:
@@ -135,8 +144,8 @@ async def prove_off(
     tx: Transaction, node: NodeRow, attempt_id: str, evidence: dict[str, Any], monitor: str
 ) -> bool:
     """The power was read off twice. Written only while the node still is this incarnation."""
-    began_at = await attempts.began_at(tx, attempt_id, monitor)
-    if not await recovering.is_of_now(tx, began_at):
+    term = await attempts.term(tx, attempt_id, monitor)
+    if not await recovering.is_of_now(tx, term):
         return False  # read before the database went back: it is read again
     why = f"power read off twice at {evidence['address']}"
     evidence = {**evidence, "found_off": node.found_off}  # before the decision too
@@ -147,8 +156,7 @@ async def prove_off(
         # Another monitor took this try over; the readings are as good as its own will be.
         await attempts.abandon(tx, node.node_id, why)
     await attempts.abandon(tx, node.node_id, why, but=[attempt_id])
-    if began_at is not None:
-        await recovering.proven_down(tx, node, began_at)
+    await recovering.proven_down(tx, node)
     await _fenced(tx, moved, ProofKind.POWER, evidence, rows.ACTOR, why)
     return True
 
@@ -162,7 +170,7 @@ async def confirm_down(tx: Transaction, node: NodeRow, wish: NodeWish) -> bool:
     if moved is None:
         return False
     await attempts.abandon(tx, node.node_id, why)
-    await recovering.proven_down(tx, node, tx.now)
+    await recovering.proven_down(tx, node)
     evidence = {"operator": wish.actor, "reason": wish.reason, "wish_id": wish.wish_id}
     await _fenced(tx, moved, ProofKind.OPERATOR, evidence, wish.actor, why)
     await wishes.answer(tx, wish.wish_id, succeeded=True, why=f"the node is fenced: {why}")
@@ -173,7 +181,7 @@ async def vouch(tx: Transaction, node: NodeRow, wish: NodeWish) -> bool:
     """It is fenced by a proof of before the database went back in time, and off now too."""
     if not await lock(tx, node):
         return False
-    await recovering.proven_down(tx, node, tx.now)
+    await recovering.proven_down(tx, node)
     why = f"it is off now too: {wish.actor} vouches: {wish.reason}"
     await tx.audit(
         actor=wish.actor, action="node.vouched", subject=node.node_id, reason=wish.reason

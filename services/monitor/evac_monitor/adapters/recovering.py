@@ -8,14 +8,12 @@ history that was forgotten.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select, update
 
 from evac_common.errors import StoreUnavailable
 from evac_common.messages import events
-from evac_common.model.states import NodeState
 from evac_common.store import nodes, placement, regress
 from evac_common.store.transaction import Transaction
 from evac_monitor.adapters import rows
@@ -172,15 +170,10 @@ async def move(tx: Transaction, node: NodeRow, command_id: str) -> NodeRow | Non
     )
 
 
-#: Decided in a past that the database forgot parts of: the node may be well and serve since. A
-#: blocked one may have been blocked meanwhile, and was doomed before.
+#: Decided in a past that the database forgot parts of: the node may be well and serve since.
 ONLY_READ: Final = (
     select(_FLAGS.c.id)
-    .where(
-        _ROW,
-        _FLAGS.c.recovering,
-        (_STATE.c.since < _FLAGS.c.recovering_since) | (_STATE.c.state == NodeState.BLOCKED.value),
-    )
+    .where(_ROW, _FLAGS.c.recovering, _STATE.c.doomed_term < _FLAGS.c.term)
     .correlate(_STATE)
     .exists()
 )
@@ -191,32 +184,23 @@ async def only_read(tx: Transaction, node: NodeRow) -> bool:
     return bool(await tx.scalar(select(ONLY_READ).where(_STATE.c.node_id == node.node_id)))
 
 
-async def is_of_now(tx: Transaction, seen_at: datetime | None) -> bool:
-    """Whether what was seen from this moment on counts: all does, but while recovering.
+async def is_of_now(tx: Transaction, term: int | None) -> bool:
+    """Whether what was seen from within this term on counts: all does, but while recovering.
 
-    None: nobody knows since when.
+    What was seen before the recovery began says nothing of what the node did in the history that
+    was forgotten. None: nobody knows since which term.
     """
-    row = await tx.row(select(_FLAGS.c.recovering, _FLAGS.c.recovering_since).where(_ROW))
-    if row is None or not row["recovering"]:
-        return True
-    return seen_at is not None and row["recovering_since"] <= seen_at
+    flags = await rows.read_flags(tx)
+    return flags is None or not flags.recovering or term == flags.term
 
 
-async def proven_down(tx: Transaction, node: NodeRow, seen_at: datetime) -> None:
-    """It needs not be heard in this recovery: it runs nothing, by a proof of now.
-
-    `seen_at`: not later than anybody looked whether it is off; what was seen before the recovery
-    began says nothing of what the node did in the history that was forgotten.
-    """
+async def proven_down(tx: Transaction, node: NodeRow) -> None:
+    """It needs not be heard in this recovery: it runs nothing, by a proof that is of now."""
     await tx.execute(
         update(_STATE)
         .where(_STATE.c.node_id == node.node_id)
-        .where(
-            select(_FLAGS.c.id)
-            .where(_ROW, _FLAGS.c.recovering, _FLAGS.c.recovering_since <= seen_at)
-            .exists()
-        )
-        .values(down_term=select(_FLAGS.c.term).where(_ROW).scalar_subquery())
+        .where(select(_FLAGS.c.id).where(_ROW, _FLAGS.c.recovering).exists())
+        .values(down_term=rows.TERM)
     )
 
 

@@ -31,6 +31,10 @@ NODES: Final[Select[Any]] = select(
     )
 )
 _ONE_NODE: Final = NODES.where(_STATE.c.node_id == bindparam("id_"))
+#: The present term, for use within another statement.
+TERM: Final = (
+    select(nodes.cluster_flags.c.term).where(nodes.cluster_flags.c.id == 1).scalar_subquery()
+)
 _FLAGS: Final = select(nodes.cluster_flags).where(nodes.cluster_flags.c.id == 1)
 
 
