@@ -257,6 +257,12 @@ class History:
             self.end(instance, node)
         self.oracle.powered_off(node, self.at)
 
+    def fencing(self, node: str) -> None:
+        """It died, and somebody decided to cut it off."""
+        self.cut(node)
+        self.state(node, "fencing")
+        self.commit()
+
     def fence(self, node: str) -> str:
         """Silent, cut off, proven by its power: the proof's id."""
         self.state(node, "suspect")
