@@ -129,8 +129,15 @@ def _misrecorded(scene: Scene, life: Life) -> str:
 
 
 def _excused(scene: Scene, spec: Spec) -> bool:
-    """L1 promises it where one fencing method works and there is room."""
+    """L1 promises it where one fencing method works and there is room.
+
+    A recovery ends when every node has spoken or is proven down. One that was given up before the
+    database went back is only read, so while its power is on a person must reboot it.
+    """
     picture = scene.picture
+    recovering = picture.flags is not None and picture.flags.recovering
+    if recovering and any(node.state == "blocked" for node in picture.nodes.values()):
+        return True
     owner = picture.owner(spec.instance)
     if not _has_room(scene, spec):
         return True

@@ -273,6 +273,27 @@ def test_too_many_silent_nodes_are_a_storm_until_an_operator_releases_it(
     simulate(story)
 
 
+def test_a_release_forgives_nobody_whose_silence_nobody_saw_yet(simulate: Simulate) -> None:
+    async def story(world: World) -> None:
+        made = await world.in_service(*(f"n{number}" for number in range(1, 9)))  # 2 may be dead
+        for node in made[:3]:
+            node.hang()
+        await asyncio.sleep(60)
+        assert len(await world.events("cluster.storm")) == 1
+
+        for node in made[3:6]:
+            node.hang()
+        await world.cluster_wish("storm_release")
+        await asyncio.sleep(120)
+
+        assert await world.state_of("n1") == "fenced"
+        assert len(await world.events("cluster.storm")) == 2
+        assert [await world.state_of(node.name) for node in made[3:6]] == ["suspect"] * 3
+        assert all(node.on for node in made[3:])
+
+    simulate(story)
+
+
 def test_a_second_death_within_the_window_of_the_first_is_a_storm(simulate: Simulate) -> None:
     async def story(world: World) -> None:
         n1, n2, _ = await world.in_service("n1", "n2", "n3")

@@ -230,7 +230,7 @@ def _count(monitor: Monitor, seen: Seen) -> _Counts:
     released = seen.snapshot.flags.storm_released_at
     counts = _Counts()
     for node in seen.snapshot.nodes:
-        if released is not None and _died_at(node, seen.snapshot) <= released:
+        if released is not None and _given_up(monitor, node, seen.snapshot, released):
             continue
         long_silent = (
             seen.heard[node.node_id].silent_s(seen.now_s) >= monitor.settings.fence_after_s
@@ -268,9 +268,13 @@ def _counts_as_dead(
             return node.node_id in snapshot.powered_off
 
 
-def _died_at(node: NodeRow, snapshot: Snapshot) -> datetime:
-    """When it was last heard: a released storm forgives what was silent before the release."""
+def _given_up(monitor: Monitor, node: NodeRow, snapshot: Snapshot, released: datetime) -> bool:
+    """Whether whoever released the storm knew that it was dead: then its fencing is forgiven.
+
+    Not one that had fallen silent just before, and was still shown as up.
+    """
     back = node.state in (NodeState.UP, NodeState.DEGRADED, NodeState.JOINING)
     if back and node.node_id in snapshot.powered_off:
-        return snapshot.powered_off[node.node_id]
-    return node.heard_at or node.since
+        return snapshot.powered_off[node.node_id] <= released
+    shown_s = timedelta(seconds=monitor.settings.suspect_after_s)
+    return (node.heard_at or node.since) + shown_s <= released

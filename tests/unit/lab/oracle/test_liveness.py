@@ -27,7 +27,7 @@ def test_l1_is_promised_only_when_all_is_calm(cluster: History) -> None:
     assert cluster.broken == []
 
 
-@pytest.mark.parametrize("excuse", ["halted", "blocked", "storm", "no room"])
+@pytest.mark.parametrize("excuse", ["halted", "blocked", "storm", "no room", "recovery waits"])
 def test_l1_is_promised_where_something_can_be_done(cluster: History, excuse: str) -> None:
     cluster.cut("n1", "a")
     where = f"id = '{instance_id('a')}'"
@@ -40,6 +40,10 @@ def test_l1_is_promised_where_something_can_be_done(cluster: History, excuse: st
         case "storm":
             cluster.state("n1", "suspect")
             cluster.flags(storm=1)
+        case "recovery waits":
+            cluster.flags(recovering=1)
+            cluster.state("n4", "blocked")
+            cluster.event("node.blocked", "n4", alarm=True)
         case "no room":
             manifest = '{"vcpus": 1, "memory_mib": 8193}'
             cluster.update("instance_spec", where, manifest=manifest, generation=2)
