@@ -49,8 +49,8 @@ def test_an_occurrence_leads_to_one_state_only_and_a_row_is_unique() -> None:
     assert len({(row.state, row.on) for row in TABLE}) == len(TABLE)
 
 
-def test_nothing_starts_without_a_reservation() -> None:
-    assert evacuation.sources(On.LAUNCHED) == (ItemState.RESERVED,)
+def test_a_launch_moves_items_that_were_opened_after_the_booking_too() -> None:
+    assert evacuation.sources(On.LAUNCHED) == (ItemState.RESERVED, ItemState.PENDING)
 
 
 def _slot(number: int, node: str, *pools: str) -> Slot:

@@ -9,8 +9,10 @@ import pytest
 from evac_common.messages import commands
 from evac_common.messages.reports import StartErrorKind
 from evac_common.model.states import NodeState, RunStrategy
+from evac_scheduler.adapters.store import SqlDatabase
 from evac_scheduler.core.evacuation import Limits
 from evac_scheduler.core.policy import Policy
+from evac_scheduler.loops.transactions import in_transaction
 from tests.seeds import first_is_quick
 from tests.unit.scheduler.cluster import Cluster, id_of
 
@@ -51,6 +53,21 @@ async def test_a_dead_nodes_instances_run_elsewhere_each_with_a_proof(cluster: C
     assert len(await cluster.events("instance.evacuated")) == 12
     (planned,) = await cluster.events("evacuation.planned")
     assert (planned["body"]["reserved"], planned["body"]["waiting"]) == (12, 0)
+
+
+async def test_items_that_are_opened_after_the_plan_are_done_too(cluster: Cluster) -> None:
+    """One replica reads the proof just after it looked for dead owners, and plans."""
+    await _twelve_on_n1(cluster)
+    await cluster.prove_dead("n1")
+    await in_transaction(SqlDatabase(cluster.store), cluster.scheduler.reconciler.plan)
+    assert len(await cluster.reservations()) == 12
+    assert await cluster.items() == []
+
+    await cluster.settle()
+
+    assert await cluster.phases() == {"running": 12}
+    assert [item["state"] for item in await cluster.items()] == ["done"] * 12
+    assert len(await cluster.events("evacuation.done")) == 1
 
 
 async def test_every_node_has_a_reason_in_the_candidates(cluster: Cluster) -> None:

@@ -51,6 +51,8 @@ TABLE: Final = (
         ItemState.RESERVED, On.TARGET_LEFT, ItemState.PENDING, "the target left up before the start"
     ),
     Row(ItemState.RESERVED, On.LAUNCHED, ItemState.STARTING, "the ledger names the target"),
+    # Room was booked before the item was opened: another replica planned in between.
+    Row(ItemState.PENDING, On.LAUNCHED, ItemState.STARTING, "the ledger names the target"),
     Row(ItemState.STARTING, On.RUNNING, ItemState.DONE, "the target reported it running"),
     Row(ItemState.STARTING, On.RELEASED, ItemState.PENDING, "the target released it"),
     Row(ItemState.STARTING, On.TARGET_DIED, ItemState.PENDING, "the target is proven dead"),
