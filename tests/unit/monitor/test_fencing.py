@@ -127,6 +127,15 @@ def test_one_that_only_reads_orders_nothing_and_proves_what_is_off() -> None:
     assert isinstance(move(1.3, *off, only_read=True), fencing.Proven)
 
 
+def test_what_the_end_of_a_try_cut_short_hides_nothing_that_was_said_before() -> None:
+    refused = read(0, error="connection refused")
+    cut = read(9.9, error="no answer", cut_short=True)
+
+    assert move(10, refused, cut) == fencing.Failed(why="connection refused")
+    assert move(10, cut) == fencing.Failed(why="no answer")
+    assert "off was read only once" in str(move(10, read(8, OFF), cut))
+
+
 def test_an_order_that_failed_is_given_again_after_the_next_reading() -> None:
     failed = {"ordered_s": 0.3, "order_error": "no answer"}
 

@@ -127,6 +127,7 @@ class Reading:
     state: PowerState = PowerState.UNKNOWN
     error: str = ""
     hopeless: bool = False  # the error will not go away within this try (a wrong password)
+    cut_short: bool = False  # the try's time was over before the driver's own limit for a call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +205,10 @@ def _why_failed(progress: Progress, policy: Policy) -> str:
     limit = f"within {policy.try_s:.0f} s"
     if not progress.readings:
         return f"the BMC did not answer {limit}"
-    last = progress.readings[-1]
+    # One that the end of the try cut short has less to tell than one before it.
+    last = next((each for each in reversed(progress.readings) if not each.cut_short), None)
+    if last is None:
+        last = progress.readings[-1]
     order = f"; the order to power off: {progress.order_error}" if progress.order_error else ""
     if last.error:
         return f"{last.error}{order}"

@@ -197,7 +197,7 @@ class Try:
 
     async def _read(self) -> fencing.Reading:
         asked_s = self._clock.monotonic()
-        state, error, hopeless = PowerState.UNKNOWN, "", False
+        state, error, hopeless, cut_short = PowerState.UNKNOWN, "", False, False
         try:
             async with asyncio.timeout(self._left_s()):
                 if not self._progress.identified:
@@ -205,7 +205,7 @@ class Try:
                     self._progress = replace(self._progress, identified=True)
                 state = await self._driver.power_state(self._target)
         except TimeoutError:
-            error = f"the BMC did not answer within {self._policy.try_s:.0f} s"
+            error, cut_short = f"the BMC did not answer within {self._policy.try_s:.0f} s", True
         except PowerError as failure:
             error, hopeless = str(failure), failure.hopeless
         return fencing.Reading(
@@ -214,6 +214,7 @@ class Try:
             state=state,
             error=error,
             hopeless=hopeless,
+            cut_short=cut_short,
         )
 
     async def _order(self) -> None:
