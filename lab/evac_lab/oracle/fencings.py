@@ -21,6 +21,7 @@ class Fencing:
     counts: bool  # towards the blast radius: it had power, or nobody had read that it had none
     forgiven: bool  # an operator has released a storm since the node fell silent
     proven_s: float | None = None  # by its power
+    proof: str = ""  # its id
     open: bool = True
 
 
@@ -37,7 +38,7 @@ class Fencings:
             return
         for proof in changes.proofs:
             if proof.kind == "power" and (fencing := self._last.get(proof.node_id)):
-                fencing.proven_s = changes.at_s
+                fencing.proven_s, fencing.proof = changes.at_s, proof.id
         flags = self._scene.picture.flags
         if flags is not None and flags.storm_released_at != self._released_at:
             self._released_at = flags.storm_released_at
@@ -51,9 +52,14 @@ class Fencings:
 
     def _restart(self, changes: Changes) -> None:
         """The database went back in time: a decision that it forgot was never made."""
+        picture = self._scene.picture
+        self._last = {
+            node_id: fencing
+            for node_id, fencing in self._last.items()
+            if self._still_down(fencing) or fencing.proof in picture.proofs
+        }
         for fencing in self._last.values():
-            node = self._scene.picture.nodes.get(fencing.node_id)
-            fencing.open = node is not None and node.state == "fencing"
+            fencing.open = picture.nodes[fencing.node_id].state == "fencing"
         flags = self._scene.picture.flags
         self._released_at = flags.storm_released_at if flags else None
 

@@ -318,6 +318,20 @@ def test_s8_a_second_of_four_nodes(cluster: History) -> None:
     assert cluster.broken == ["S8"]
 
 
+@pytest.mark.parametrize(("forgotten", "broken"), [(True, []), (False, ["S8"])])
+def test_s8_a_fencing_that_the_database_forgot_was_never_made(
+    cluster: History, forgotten: bool, broken: list[str]
+) -> None:
+    _cut_off(cluster, "n3")
+    if forgotten:
+        cluster.sql.execute("DELETE FROM proof_node")
+    cluster.state("n3", "up", incarnation=2)
+    cluster.oracle.restored(cluster.at)
+    cluster.commit()
+    _cut_off(cluster, "n4")
+    assert cluster.broken == broken
+
+
 def test_s8_after_the_window_another_may(cluster: History) -> None:
     _cut_off(cluster, "n3")
     cluster.at += Timings().blast_window_s + 10
