@@ -30,11 +30,11 @@ name: acceptance
 profile: fast
 settings: {scheduler.starts_per_node: 12, scheduler.starts_total: 12}
 nodes:
-  n1: {vcpus: 64, memory_mib: 65536, power: ipmi}
+  n1: {vcpus: 64, memory_mib: 65536, power: redfish}
   n2: {vcpus: 64, memory_mib: 65536, power: ipmi}
-  n3: {vcpus: 64, memory_mib: 65536, power: ipmi}
+  n3: {vcpus: 64, memory_mib: 65536, power: redfish}
   n4: {vcpus: 64, memory_mib: 65536, power: ipmi}
-  n5: {vcpus: 64, memory_mib: 65536, power: ipmi}
+  n5: {vcpus: 64, memory_mib: 65536, power: redfish}
 timeline: [at 0 end]
 """,
     "acceptance.yaml",

@@ -20,6 +20,28 @@ app = typer.Typer(no_args_is_help=True, help="Nodes: enrol, look at, fence, evac
 
 Vcpus = Annotated[int, typer.Option(help="Virtual CPUs offered to instances.", min=1)]
 Memory = Annotated[str, typer.Option(help="Memory offered to instances: 128GiB.", metavar="SIZE")]
+PowerKind = Annotated[
+    str | None, typer.Option(help="How its BMC speaks: ipmi, redfish.", metavar="KIND")
+]
+PowerPort = Annotated[
+    int | None, typer.Option(help="Unset: 623 for ipmi, 443 for redfish.", min=1, max=65535)
+]
+PowerPasswordFile = Annotated[
+    Path | None, typer.Option(help="File with the BMC's password; never an argument.")
+]
+PowerSystem = Annotated[
+    str | None,
+    typer.Option(
+        help="Redfish: /redfish/v1/Systems/ID, where the BMC has several systems.", metavar="PATH"
+    ),
+]
+PowerFingerprint = Annotated[
+    str | None,
+    typer.Option(
+        help="Redfish: SHA-256 fingerprint of the BMC's certificate. Unset: it must be valid.",
+        metavar="HEX",
+    ),
+]
 
 
 @app.command("enrol")
@@ -32,13 +54,13 @@ async def enrol(  # noqa: PLR0917 - Typer calls it by keyword, from the options
     dmi_uuid: Annotated[
         str | None, typer.Option(help="DMI product UUID; unset: the first registration sets it.")
     ] = None,
-    power: Annotated[str | None, typer.Option(help="How its BMC speaks: ipmi.")] = None,
+    power: PowerKind = None,
     power_address: Annotated[str | None, typer.Option(metavar="HOST")] = None,
-    power_port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
+    power_port: PowerPort = None,
     power_user: Annotated[str, typer.Option()] = "",
-    power_password_file: Annotated[
-        Path | None, typer.Option(help="File with the BMC's password; never an argument.")
-    ] = None,
+    power_password_file: PowerPasswordFile = None,
+    power_system: PowerSystem = None,
+    power_tls_sha256: PowerFingerprint = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write node.toml there, for root only.")
     ] = None,
@@ -54,10 +76,14 @@ async def enrol(  # noqa: PLR0917 - Typer calls it by keyword, from the options
     }
     if dmi_uuid is not None:
         body["dmi_uuid"] = dmi_uuid
-    if power is not None:
-        body["power"] = _power(power, power_address, power_port, power_user, power_password_file)
-    elif power_address or power_password_file or power_user or power_port:
-        raise WrongUse("--power-... needs --power ipmi")
+    said = {
+        "address": power_address,
+        "port": power_port,
+        "username": power_user or None,
+        "system": power_system,
+        "tls_sha256": power_tls_sha256,
+    }
+    body |= _power(power, said, power_password_file)
     if output is not None and output.exists():
         raise WrongUse(
             f"{output}: exists already; the secret is shown only once, so choose another"
@@ -78,20 +104,24 @@ async def enrol(  # noqa: PLR0917 - Typer calls it by keyword, from the options
 
 
 def _power(
-    kind: str, address: str | None, port: int | None, user: str, password_file: Path | None
-) -> dict[str, Any]:
-    if address is None:
+    kind: str | None, said: dict[str, Any], password_file: Path | None
+) -> dict[str, dict[str, Any]]:
+    """The section `power` of the node, or nothing. `said`: what the other options gave."""
+    power = {field: value for field, value in said.items() if value is not None}
+    if kind is None:
+        if power or password_file is not None:
+            raise WrongUse("--power-... needs --power ipmi or --power redfish")
+        return {}
+    if "address" not in power:
         raise WrongUse("--power needs --power-address")
-    power: dict[str, Any] = {"kind": kind, "address": address, "username": user}
-    if port is not None:
-        power["port"] = port
+    power["kind"] = kind
     if password_file is not None:
         try:
             power["password"] = password_file.read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or error
             raise WrongUse(f"{password_file}: cannot be read: {why}") from error
-    return power
+    return {"power": power}
 
 
 def node_toml(credentials: dict[str, Any]) -> str:
@@ -173,6 +203,11 @@ async def show(name: Name, json: Json = False) -> None:
             "labels": node["labels"],
             "bridges": node["bridges"],
             "power": f"{power['kind']} {power['address']}:{power['port']}" if power else None,
+            **{
+                f"power {key}": power[key]
+                for key in ("system", "tls_sha256")
+                if (power or {}).get(key)
+            },
             "dmi uuid": node["dmi_uuid"],
             "hypervisor": node["hypervisor"],
             "daemon": node["daemon_version"],

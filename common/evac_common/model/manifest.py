@@ -13,6 +13,7 @@ exist, is the name taken) is the api's business.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -21,13 +22,14 @@ from pydantic import (
     Field,
     SecretStr,
     StringConstraints,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from evac_common.model.identity import Name
 from evac_common.model.states import (
-    SUPPORTED_POWER,
+    POWER_PORTS,
     LockScope,
     PoolKind,
     PowerKind,
@@ -62,22 +64,52 @@ class Power(Declared):
     address: str = Field(
         min_length=1, max_length=255, description="Host name or IP address of the BMC."
     )
-    port: int = Field(default=623, ge=1, le=65535, description="UDP port.")
+    port: int = Field(
+        default=POWER_PORTS[PowerKind.IPMI],
+        ge=1,
+        le=65535,
+        description="UDP for ipmi, TCP for redfish. Unset: 623 for ipmi, 443 for redfish.",
+    )
     username: str = Field(default="", max_length=64)
     password: SecretStr = SecretStr("")
+    system: str | None = Field(
+        default=None,
+        max_length=255,
+        pattern=r"^/redfish/v1/Systems/[A-Za-z0-9._~-]+$",
+        description="Redfish: the node's system, where its BMC has several. Unset: the only one.",
+    )
+    tls_sha256: str | None = Field(
+        default=None,
+        description="Redfish: SHA-256 fingerprint of the BMC's certificate, which is trusted then "
+        "and no other. Unset: it must be valid for the address, by what the monitor's machine "
+        "trusts.",
+    )
 
-    @field_validator("kind")
+    @model_validator(mode="before")
     @classmethod
-    def _has_a_driver(cls, kind: PowerKind) -> PowerKind:
-        return supported_power(kind)
+    def _usual_port(cls, given: object) -> object:
+        if not isinstance(given, dict) or "port" in given:
+            return given
+        ports = [port for kind, port in POWER_PORTS.items() if kind == given.get("kind")]
+        return given | {"port": ports[0]} if ports else given
 
+    @field_validator("tls_sha256")
+    @classmethod
+    def _is_a_fingerprint(cls, written: str | None) -> str | None:
+        """As 64 lower case digits, however it was written."""
+        if written is None:
+            return None
+        digits = written.replace(":", "").lower()
+        if not re.fullmatch("[0-9a-f]{64}", digits):
+            raise ValueError("a SHA-256 fingerprint has 64 hexadecimal digits, with colons or not")
+        return digits
 
-def supported_power(kind: PowerKind) -> PowerKind:
-    """Raises ValueError for a kind that no driver speaks: nobody could fence such a node."""
-    if kind not in SUPPORTED_POWER:
-        known = " and ".join(one.value for one in SUPPORTED_POWER)
-        raise ValueError(f"only {known} is supported by this version")
-    return kind
+    @field_validator("system", "tls_sha256")
+    @classmethod
+    def _belongs_to_redfish(cls, written: str | None, info: ValidationInfo) -> str | None:
+        if written is not None and info.data.get("kind") is PowerKind.IPMI:
+            raise ValueError("is for redfish, and the kind is ipmi")
+        return written
 
 
 class NodeManifest(Declared):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -113,7 +114,8 @@ class PowerKind(StrEnum):
     REDFISH = "redfish"
 
 
-SUPPORTED_POWER: Final = (PowerKind.IPMI,)
+#: Where a BMC listens, by the standards: IPMI on UDP, Redfish (HTTPS) on TCP.
+POWER_PORTS: Final[Mapping[PowerKind, int]] = {PowerKind.IPMI: 623, PowerKind.REDFISH: 443}
 
 
 class ExitReason(StrEnum):

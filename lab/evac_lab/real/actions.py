@@ -5,7 +5,8 @@ A scenario that silently did half of what it says would prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import httpx2
@@ -14,11 +15,14 @@ from evac_common.cli.document import DocumentInvalid
 from evac_common.cli.main import run as evac_command
 from evac_common.cli.output import Output
 from evac_common.cli.session import Session
+from evac_lab.real.processes import Daemon
 from evac_lab.scenario.reading import Scenario
 from evac_lab.scenario.timeline import (
     COMPUTE,
     CONTROLLERS,
     Action,
+    Bmc,
+    BmcState,
     Command,
     Direction,
     End,
@@ -36,7 +40,28 @@ class RealHardware(Protocol):
 
     async def network(self, name: str, *, on: bool) -> None: ...
 
+    async def bmc(self, name: str, state: BmcState) -> None: ...
+
     async def kill(self, service: str, node: str | None) -> None: ...
+
+
+def _say(state: BmcState, faults: Path) -> None:
+    if state is BmcState.ON:
+        faults.unlink(missing_ok=True)
+    else:
+        faults.write_text(state.value)
+
+
+async def make_bmc(
+    state: BmcState, process: Daemon, faults: Path, start: Callable[[], Awaitable[None]]
+) -> None:
+    """Bring a BMC into a state: whether its process runs, and the word in its faults file."""
+    if state is BmcState.OFF:
+        await process.kill9()
+        return
+    _say(state, faults)
+    if not process.is_running():
+        await start()
 
 
 def refuse_what_no_real_lab_does(scenario: Scenario) -> None:
@@ -61,12 +86,12 @@ def refuse_what_no_real_lab_does(scenario: Scenario) -> None:
         raise DocumentInvalid("\n".join(problems))
 
 
-_WHAT = "`power`, `network NODE off|on`, `kill` of a whole service, `evac` and `end`"
+_WHAT = "`power`, `network NODE off|on`, `bmc`, `kill` of a whole service, `evac` and `end`"
 
 
 def _is_possible(action: Action) -> bool:
     match action:
-        case Power() | Command() | End():
+        case Power() | Bmc() | Command() | End():
             return True
         case Network(peer=None, direction=Direction.BOTH, endpoint=endpoint):
             return controller_of(endpoint) is None
@@ -83,6 +108,8 @@ async def act(hardware: RealHardware, action: Action) -> None:
             await hardware.power(node, on=on)
         case Network(endpoint=node, on=on):
             await hardware.network(node, on=on)
+        case Bmc(node=node, state=state):
+            await hardware.bmc(node, state)
         case Kill(service=service, node=owner):
             await hardware.kill(service, owner)
         case _:

@@ -20,12 +20,12 @@ import shutil
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from evac_lab.real import network, packages
+from evac_lab.real import certificates, network, packages
 from evac_lab.real.errors import CannotRunHere, LabError
 from evac_lab.real.host import Host, HostFacts
 from evac_lab.real.network import CONTROL, CONTROL_NUMBER, Network
@@ -47,6 +47,7 @@ class LabFacts:
 
     lab_id: str
     hosts: tuple[str, ...]
+    redfish: tuple[str, ...]  # hosts whose BMC speaks Redfish; the others speak IPMI
     broker_password: str
     database_password: str
     bmc_password: str
@@ -61,8 +62,14 @@ class BmcAccess:
     user: str
     password: str
     password_file: Path
-    faults: Path  # write `slow`, `lies` or `refuses` into it; remove it to heal
+    certificate: Path | None  # Redfish: certificate and key, PEM
+    faults: Path  # write a word of `bmc_switch` into it; remove it to heal
     process: Daemon  # kill9 it: the BMC is unreachable; `RealLab.start_bmc` brings it back
+
+    @property
+    def tls_sha256(self) -> str | None:
+        """Of the certificate, once the BMC was started."""
+        return certificates.sha256(self.certificate) if self.certificate else None
 
 
 class RealLab:
@@ -105,7 +112,7 @@ class RealLab:
             known = json.loads((self.directory / _MARK).read_text())
         except FileNotFoundError:
             raise LabError("there is no lab in this folder", folder=str(self.directory)) from None
-        return LabFacts(**{**known, "hosts": tuple(known["hosts"])})
+        return LabFacts(**{**known, **{key: tuple(known[key]) for key in ("hosts", "redfish")}})
 
     def exists(self) -> bool:
         return (self.directory / _MARK).exists()
@@ -143,6 +150,7 @@ class RealLab:
             user="admin",
             password=facts.bmc_password,
             password_file=self.directory / "bmc.password",
+            certificate=self.directory / f"bmc-{name}.pem" if name in facts.redfish else None,
             faults=self.directory / f"bmc-{name}.faults",
             process=Daemon(
                 name=f"bmc-{name}", directory=self.directory, outlives_starter=self._keep
@@ -161,8 +169,16 @@ class RealLab:
         """A long-lived program of the reference site: start it with `network=lab.control`."""
         return Daemon(name=name, directory=self.directory, outlives_starter=self._keep)
 
-    async def up(self, names: Sequence[str], progress: Progress = lambda _: None) -> Self:
+    async def up(
+        self,
+        names: Sequence[str],
+        progress: Progress = lambda _: None,
+        *,
+        redfish: Collection[str] = (),
+    ) -> Self:
         """Make the lab and wait until everything answers; on failure it is taken down again.
+
+        `redfish`: hosts whose BMC speaks that; the others speak IPMI.
 
         Raises CannotRunHere; LabError when there is a lab in the folder already.
         """
@@ -172,7 +188,7 @@ class RealLab:
         if self.exists():
             raise LabError("a lab is up in this folder", folder=str(self.directory))
         try:
-            self._make_folder(tuple(names))
+            self._make_folder(tuple(names), tuple(redfish))
             progress("network: one switch, control at " + self.control_address)
             self.network.up()
             async with asyncio.TaskGroup() as group:
@@ -191,6 +207,11 @@ class RealLab:
         """Start a host's BMC; it answers when this returns. Raises NotReady."""
         access = self.bmc(name)
         host = self.host(name)
+        certificate: tuple[str, ...] = ()
+        if access.certificate is not None:
+            if not access.certificate.exists():
+                certificates.self_signed(access.certificate)
+            certificate = ("--certificate", str(access.certificate))
         access.process.log.unlink(missing_ok=True)
         access.process.start(
             [
@@ -198,7 +219,7 @@ class RealLab:
                 *("--address", access.address, "--port", str(access.port)),
                 *("--uuid", str(host.uuid), "--user", access.user),
                 *("--password-file", str(access.password_file)),
-                *("--faults", str(access.faults), "host", str(host.directory)),
+                *("--faults", str(access.faults), *certificate, "host", str(host.directory)),
             ],
             env={"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"},
             network=self.control,
@@ -225,7 +246,7 @@ class RealLab:
         (self.directory / _MARK).unlink()
         self.directory.rmdir()
 
-    def _make_folder(self, names: tuple[str, ...]) -> None:
+    def _make_folder(self, names: tuple[str, ...], redfish: tuple[str, ...]) -> None:
         if not names or len(set(names)) != len(names):
             raise LabError("a lab needs hosts, each with a name of its own", names=names)
         for name in names:
@@ -238,6 +259,7 @@ class RealLab:
         facts = LabFacts(
             lab_id=secrets.token_hex(3),
             hosts=names,
+            redfish=redfish,
             broker_password=secrets.token_urlsafe(16),
             database_password=secrets.token_urlsafe(16),
             bmc_password=secrets.token_hex(8),  # IPMI allows 20 bytes

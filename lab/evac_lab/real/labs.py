@@ -202,7 +202,10 @@ def _standing(hosts: int, profile: str) -> Scenario:
     if not 1 <= hosts <= HOSTS_MAX:
         raise LabError(f"a lab has 1 to {HOSTS_MAX} hosts", hosts=hosts)
     names = [f"n{number}" for number in range(1, hosts + 1)]
-    nodes = {name: {"vcpus": 16, "memory_mib": 2048, "power": "ipmi"} for name in names}
+    nodes = {
+        name: {"vcpus": 16, "memory_mib": 2048, "power": "redfish" if number % 2 else "ipmi"}
+        for number, name in enumerate(names)
+    }
     document = {
         "name": "standing-lab",
         "profile": profile,

@@ -7,6 +7,7 @@ controllers are a machine of their own on the same switch; the daemons run insid
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import json
 import shutil
@@ -32,10 +33,15 @@ from evac_lab.real.processes import ProcessId, reap, until
 from evac_lab.real.witness import Proof, Witness
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
-from evac_lab.scenario.timeline import Action
+from evac_lab.scenario.timeline import Action, BmcState
 
 DAEMON = "compute"
-_MODULES = {"libvirt": "libvirt-python", "pyghmi": "pyghmi"}
+_MODULES = {
+    "libvirt": "libvirt-python",
+    "pyghmi": "pyghmi",
+    "sushy_tools": "sushy-tools",
+    "bcrypt": "bcrypt",
+}
 _DIES_S = 5.0
 
 
@@ -105,7 +111,9 @@ class LibvirtCluster:
 
     async def _start(self, progress: Callable[[str], None]) -> None:
         document = self.scenario.document
-        await self.lab.up(tuple(document.nodes), progress)
+        kinds = {name: node.power_kind for name, node in document.nodes.items()}
+        redfish = [name for name, kind in kinds.items() if kind is PowerKind.REDFISH]
+        await self.lab.up(tuple(kinds), progress, redfish=redfish)
         for host in self.lab.hosts:
             host.cut()  # a node's first boot with its daemon is its power-on by the scenario
         self._plane = ControlPlane(
@@ -188,15 +196,16 @@ class LibvirtCluster:
         host.install(DAEMON, command, environment | as_environment("EVAC_COMPUTE_", values))
 
     def power_of(self, name: str, node: ScenarioNode) -> Mapping[str, Any] | None:
-        if node.power is None:
+        if node.power_kind is None:
             return None
         bmc = self.lab.bmc(name)
         return {
-            "kind": PowerKind.IPMI.value,
+            "kind": node.power_kind.value,
             "address": bmc.address,
             "port": bmc.port,
             "username": bmc.user,
             "password": bmc.password,
+            "tls_sha256": bmc.tls_sha256,
         }
 
     def disks_of(self, instance: str) -> Sequence[Mapping[str, Any]]:
@@ -219,6 +228,11 @@ class LibvirtCluster:
     async def network(self, name: str, *, on: bool) -> None:
         host = self.lab.host(name)
         host.plug() if on else host.unplug()
+
+    async def bmc(self, name: str, state: BmcState) -> None:
+        bmc = self.lab.bmc(name)
+        start = functools.partial(self.lab.start_bmc, name)
+        await actions.make_bmc(state, bmc.process, bmc.faults, start)
 
     async def kill(self, service: str, node: str | None) -> None:
         if node is None:

@@ -30,7 +30,7 @@ from evac_lab.real.process_nodes import BMC_USER, ProcessNode
 from evac_lab.real.servers import PostgreSQL, RabbitMQ, missing_programs
 from evac_lab.scenario.document import ScenarioNode
 from evac_lab.scenario.reading import Scenario
-from evac_lab.scenario.timeline import Action
+from evac_lab.scenario.timeline import Action, BmcState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +52,12 @@ class ProcessCluster:
         password = secrets.token_hex(8)  # IPMI allows 20 bytes
         self.nodes = {
             name: ProcessNode(
-                plane.site.directory.parent / f"node{number}", name=name, bmc_password=password
+                plane.site.directory.parent / f"node{number}",
+                name=name,
+                bmc_password=password,
+                redfish=node.power_kind is PowerKind.REDFISH,
             )
-            for number, name in enumerate(document.nodes, start=1)
+            for number, (name, node) in enumerate(document.nodes.items(), start=1)
         }
         self._api: httpx2.AsyncClient | None = None
         self._names: dict[str, str] = {}  # instance id -> name
@@ -138,14 +141,16 @@ class ProcessCluster:
         )
 
     def power_of(self, name: str, node: ScenarioNode) -> Mapping[str, Any] | None:
-        if node.power is None:
+        if node.power_kind is None:
             return None
+        made = self.nodes[name]
         return {
-            "kind": PowerKind.IPMI.value,
+            "kind": node.power_kind.value,
             "address": "127.0.0.1",
-            "port": self.nodes[name].bmc_port,
+            "port": made.bmc_port,
             "username": BMC_USER,
-            "password": self.nodes[name].bmc_password,
+            "password": made.bmc_password,
+            "tls_sha256": made.bmc_sha256,
         }
 
     def disks_of(self, instance: str) -> Sequence[Mapping[str, Any]]:
@@ -167,6 +172,10 @@ class ProcessCluster:
     async def network(self, name: str, *, on: bool) -> None:
         node = self.nodes[name]
         node.plug() if on else node.unplug()
+
+    async def bmc(self, name: str, state: BmcState) -> None:
+        node = self.nodes[name]
+        await actions.make_bmc(state, node.bmc, node.bmc_faults, node.start_bmc)
 
     async def kill(self, service: str, node: str | None) -> None:
         if node is None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from evac_compute.adapters.simulated.log import LoggedRun, LogReader
-from evac_lab.real import process_machine
+from evac_lab.real import certificates, process_machine
 from evac_lab.real.errors import LabError
 from evac_lab.real.ports import free_ports
 from evac_lab.real.power import GroupPower
@@ -33,8 +33,10 @@ class ProcessNode:
     The BMC and this object switch the same process group, which its pid file names.
     """
 
-    def __init__(self, directory: Path, *, name: str, bmc_password: str) -> None:
-        """Make the folder of a new node, switched off."""
+    def __init__(
+        self, directory: Path, *, name: str, bmc_password: str, redfish: bool = False
+    ) -> None:
+        """Make the folder of a new node, switched off. `redfish`: its BMC speaks that, not IPMI."""
         for folder in ("dmi", "state", "guests"):
             (directory / folder).mkdir(parents=True)
         if len(str(process_machine.hypervisor_socket(directory))) > _SOCKET_PATH_MAX:
@@ -48,10 +50,13 @@ class ProcessNode:
         self._password_file = directory / "bmc.password"
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(bmc_password)
+        self._certificate = directory / "bmc.pem" if redfish else None
+        self.bmc_sha256 = certificates.self_signed(self._certificate) if self._certificate else None
         self._command = [sys.executable, "-m", "evac_lab.real.process_machine", str(directory)]
         self._pid_file = directory / "machine.pid"
         self._power = GroupPower(pid_file=self._pid_file, command=self._command)
         self.bmc = Daemon(name="bmc", directory=directory)
+        self.bmc_faults = directory / "bmc.faults"  # a word of `bmc_switch`
         self._readers: list[LogReader] = []
 
     def enrol(
@@ -131,14 +136,15 @@ class ProcessNode:
             process.signal(signal.SIGKILL)
 
     async def start_bmc(self) -> None:
-        """It answers IPMI when this returns. Raises NotReady."""
+        """It answers when this returns. Raises NotReady."""
+        certificate = ("--certificate", str(self._certificate)) if self._certificate else ()
         self.bmc.log.unlink(missing_ok=True)
         self.bmc.start(
             [
                 *(sys.executable, "-m", "evac_lab.real.bmc", "--port", str(self.bmc_port)),
                 *("--uuid", str(self.uuid), "--user", BMC_USER),
                 *("--password-file", str(self._password_file)),
-                *("--faults", str(self.directory / "bmc.faults")),
+                *("--faults", str(self.bmc_faults), *certificate),
                 *("group", str(self._pid_file), "--", *self._command),
             ],
             env={"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"},

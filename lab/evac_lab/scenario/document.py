@@ -24,12 +24,16 @@ class ScenarioNode(NodeManifest):
 
     power: PowerKind | Power | None = Field(  # type: ignore[assignment] # wider than the manifest
         default=None,
-        description="Its BMC: `ipmi`, and the lab makes one and knows its address. Unset: it has "
-        "none, and only a person can prove the node dead. `redfish` is for later versions.",
+        description="Its BMC: `ipmi` or `redfish`, and the lab makes one and knows its address. "
+        "Unset: it has none, and only a person can prove the node dead.",
     )
     running: bool = Field(
         default=True, description="Switched on at the start; else it is off until `power NODE on`."
     )
+
+    @property
+    def power_kind(self) -> PowerKind | None:
+        return self.power.kind if isinstance(self.power, Power) else self.power
 
     def manifest(self) -> dict[str, Any]:
         """The part that the api takes; the lab adds the BMC's address."""

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from evac_common.cli.document import Document, DocumentInvalid, parse
-from evac_common.model.manifest import supported_power
-from evac_common.model.states import SUPPORTED_STRATEGIES, PowerKind
+from evac_common.model.states import SUPPORTED_STRATEGIES
 from evac_lab.scenario.document import ScenarioDocument
 from evac_lab.scenario.expect import Expectation, parse_expectation
 from evac_lab.scenario.knobs import refused_settings
@@ -130,22 +129,14 @@ def _lines(
 
 
 def _unsupported(document: ScenarioDocument, yaml: Document) -> list[str]:
-    """Strategies, and the short form of `power`; the manifest itself refuses the long one."""
+    """Strategies that the format knows and this version does not."""
     known = " and ".join(strategy.value for strategy in SUPPORTED_STRATEGIES)
-    problems = [
+    return [
         f"{yaml.where(['instances', name, 'run_strategy'])}: only {known} are supported by this"
         f" version (got {instance.run_strategy.value!r})"
         for name, instance in document.instances.items()
         if instance.run_strategy not in SUPPORTED_STRATEGIES
     ]
-    for name, node in document.nodes.items():
-        if isinstance(node.power, PowerKind):
-            try:
-                supported_power(node.power)
-            except ValueError as error:
-                where = yaml.where(["nodes", name, "power"])
-                problems.append(f"{where}: {error} (got {node.power.value!r})")
-    return problems
 
 
 def _order(steps: Sequence[Step], yaml: Document) -> list[str]:

@@ -23,7 +23,6 @@ from evac_common.bus.timings import BusTimings
 from evac_common.cli.main import run as evac_command
 from evac_common.cli.output import Output
 from evac_common.cli.session import Session
-from evac_common.model.states import PowerKind
 from evac_common.store.migrations import migrate
 from evac_lab.judge import Execution
 from evac_lab.oracle.ports import Witness
@@ -147,10 +146,10 @@ class SimulatedCluster:
         self._nodes.enrolled(name, identity)
 
     def power_of(self, name: str, node: ScenarioNode) -> Mapping[str, Any] | None:
-        if node.power is None:
+        if node.power_kind is None:
             return None
         return {
-            "kind": PowerKind.IPMI.value,
+            "kind": node.power_kind.value,
             "address": bmc_address(name),
             "username": BMC_USER,
             "password": BMC_PASSWORD,

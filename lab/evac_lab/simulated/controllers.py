@@ -111,7 +111,7 @@ class Controllers:
             settings,
             **self._parts(name, life),
             stop=life.stop,
-            power={PowerKind.IPMI: self._power},
+            power=dict.fromkeys(PowerKind, self._power),
             secrets=self._secrets,
             second_channel=second_channel,
             peers=self._witnesses.peers() if "peers" in asked else None,

@@ -246,6 +246,8 @@ class PowerTarget:
     port: int
     username: str
     password: str = field(repr=False)
+    system: str = ""  # Redfish: which of the BMC's; empty: the only one
+    tls_sha256: str = ""  # Redfish: the certificate that is trusted; empty: a valid one
 
 
 class PowerError(EvacError):

@@ -26,6 +26,7 @@ from evac_common.service.secrets import SecretBox
 from evac_common.service.supervise import run_service, stop_on_signals
 from evac_common.store.engine import Store
 from evac_monitor.adapters.power_ipmi import IpmiPower
+from evac_monitor.adapters.power_redfish import RedfishPower
 from evac_monitor.adapters.store import StoreRecords
 from evac_monitor.core.watch import Elsewhere, Watch
 from evac_monitor.handlers import Handlers
@@ -146,7 +147,7 @@ async def run(settings: Settings) -> None:
             bus=bus,
             store=store,
             stop=stop,
-            power={PowerKind.IPMI: IpmiPower()},
+            power={PowerKind.IPMI: IpmiPower(), PowerKind.REDFISH: RedfishPower()},
             secrets=secrets,
         )
     finally:

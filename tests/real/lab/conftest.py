@@ -29,7 +29,7 @@ def lab() -> Iterator[RealLab]:
     if lacks := RealLab.missing():
         pytest.skip(" ".join(lacks))
     made = RealLab(Path(tempfile.mkdtemp(prefix="evl-")), outlives_starter=False)
-    asyncio.run(made.up(("h1", "h2")))
+    asyncio.run(made.up(("h1", "h2"), redfish=("h2",)))
     yield made
     asyncio.run(made.down())
 

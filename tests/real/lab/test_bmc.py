@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
 import uuid
@@ -15,6 +16,8 @@ import pytest
 from evac_lab.real.lab import BmcAccess, RealLab
 from evac_lab.real.packages import find_program
 from evac_lab.real.processes import Daemon, until
+from evac_monitor.adapters.power_redfish import RedfishPower
+from evac_monitor.adapters.power_wire import Answer, Request
 
 pytest.importorskip("pyghmi", reason="pyghmi is not installed: pip install evac-lab[real]")
 
@@ -133,7 +136,15 @@ async def test_a_bad_bmc_is_bad_only_while_told(tmp_path: Path) -> None:
 
         faults.write_text("lies")
         await _ipmi(port, "power", "off", password=_PASSWORD)
+        assert await _ipmi(port, "power", "status", password=_PASSWORD) == _says("on")
+
+        faults.write_text("claims")
+        await _ipmi(port, "power", "off", password=_PASSWORD)
         assert await _ipmi(port, "power", "status", password=_PASSWORD) == _says("off")
+
+        faults.write_text("wrong")
+        other = await _ipmi(port, "raw", "0x06", "0x37", password=_PASSWORD)
+        assert bytes.fromhex(other) != _UUID.bytes_le
 
         faults.unlink()
         assert await _ipmi(port, "power", "status", password=_PASSWORD) == _says("on")
@@ -154,6 +165,17 @@ async def test_a_hosts_bmc_cuts_its_power_and_gives_it_back(two_hosts: RealLab) 
     assert uuid.UUID(bytes_le=bytes.fromhex(guid)) == host.uuid
 
 
+async def test_a_hosts_redfish_bmc_knows_it_and_cuts_its_power(two_hosts: RealLab) -> None:
+    host = two_hosts.host("h2")
+
+    assert (await _host_redfish(two_hosts, "identity"))["value"] == str(host.uuid)
+    assert (await _host_redfish(two_hosts, "power_state"))["value"] == "on"
+
+    assert await _host_redfish(two_hosts, "power_off") == {"value": None}
+    assert not host.is_on()
+    assert (await _host_redfish(two_hosts, "power_state"))["value"] == "off"
+
+
 async def test_a_killed_bmc_is_unreachable_and_its_host_goes_on(two_hosts: RealLab) -> None:
     host, access = two_hosts.host("h1"), two_hosts.bmc("h1")
     await _host_ipmi(two_hosts, access, "power", "cycle")  # the host is now the BMC's own child
@@ -169,3 +191,28 @@ async def test_a_killed_bmc_is_unreachable_and_its_host_goes_on(two_hosts: RealL
 async def _host_ipmi(lab: RealLab, access: BmcAccess, *command: str) -> str:
     enter = ("nsenter", f"--net=/run/netns/{lab.control}", "--")
     return await _ipmi(access.port, *command, enter=enter, password=access.password)
+
+
+async def _host_redfish(lab: RealLab, call: str) -> Answer:
+    """What the monitor's driver would be answered, from within the control network."""
+    access = lab.bmc("h2")
+    assert access.tls_sha256 is not None
+    request: Request = {
+        "call": call,
+        "address": access.address,
+        "port": access.port,
+        "username": access.user,
+        "password": access.password,
+        "system": "",
+        "tls_sha256": access.tls_sha256,
+        "limit_s": 10.0,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *("nsenter", f"--net=/run/netns/{lab.control}", "--"),
+        *(sys.executable, "-m", RedfishPower.CHILD),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate(json.dumps(request).encode())
+    answer: Answer = json.loads(output)
+    return answer

@@ -286,18 +286,34 @@ async def test_a_reason_that_is_too_short_is_told_how_long_it_must_be(cluster: C
     assert problem["violations"][0]["rule"] == "must have at least 3 characters"
 
 
-async def test_a_bmc_that_nothing_here_can_speak_to_is_refused_by_field(cluster: Cluster) -> None:
+@pytest.mark.parametrize(
+    ("power", "field", "rule"),
+    [
+        ({"kind": "ilo"}, "power.kind", "should be 'ipmi' or 'redfish'"),
+        ({"system": "/redfish/v1/Systems/1"}, "power.system", "is for redfish"),
+        ({"tls_sha256": "00" * 32}, "power.tls_sha256", "is for redfish"),
+        ({"kind": "redfish", "system": "Systems/1"}, "power.system", "must match"),
+        ({"kind": "redfish", "system": "/redfish/v1/Systems/../1"}, "power.system", "must match"),
+        ({"kind": "redfish", "tls_sha256": "00:11"}, "power.tls_sha256", "64 hexadecimal digits"),
+        ({"kind": "redfish", "tls_sha256": "g" * 64}, "power.tls_sha256", "64 hexadecimal digits"),
+        ({"kind": "redfish", "port": 0}, "power.port", "greater than or equal to 1"),
+        ({"kind": "redfish", "port": None}, "power.port", "valid integer"),
+        ({"kind": ["redfish"]}, "power.kind", "should be"),
+    ],
+)
+async def test_a_bmc_that_makes_no_sense_is_refused_by_field(
+    cluster: Cluster, power: dict[str, Any], field: str, rule: str
+) -> None:
     """Accepted, it would show as a node with power, and could be fenced by nobody."""
-    power = {"kind": "redfish", "address": "10.0.9.1"}
+    power = {"kind": "ipmi", "address": "10.0.9.1", **power}
     node = {"vcpus": 1, "memory_mib": 1024, "power": power}
 
     enrolling = await cluster.refused(422, "POST", "/v1/nodes", json={"name": "n1", **node})
     applying = await cluster.refused(422, "POST", "/v1/apply", json={"nodes": {"n1": node}})
 
-    assert [(one["field"], one["rule"]) for one in enrolling["violations"]] == [
-        ("power.kind", "only ipmi is supported by this version")
-    ]
-    assert applying["violations"][0]["field"] == "nodes.n1.power.kind"
+    assert [one["field"] for one in enrolling["violations"]] == [field]
+    assert rule in enrolling["violations"][0]["rule"]
+    assert applying["violations"][0]["field"] == f"nodes.n1.{field}"
 
 
 async def test_a_password_is_never_repeated_in_a_refusal(cluster: Cluster) -> None:

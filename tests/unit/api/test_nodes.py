@@ -42,6 +42,22 @@ async def test_a_bmc_password_is_stored_encrypted_and_never_shown(cluster: Clust
     assert shown.json()["power"]["has_password"] is True
 
 
+async def test_a_redfish_bmc_has_its_own_port_and_its_fingerprint_is_kept_plain(
+    cluster: Cluster,
+) -> None:
+    digest = "ab" * 32
+    colons = ":".join("AB" for _ in range(32))
+    power = {"kind": "redfish", "address": "10.0.0.1", "tls_sha256": colons}
+    await cluster.enrol("n1", power=power)
+    manifest = {"vcpus": 16, "memory_mib": 65536, "power": {**power, "tls_sha256": digest}}
+
+    shown = (await cluster.ok("GET", "/v1/nodes/n1"))["power"]
+    again = await cluster.ok("POST", "/v1/apply", json={"nodes": {"n1": manifest}})
+
+    assert (shown["port"], shown["tls_sha256"], shown["system"]) == (443, digest, None)
+    assert again["unchanged"]["nodes"] == ["n1"]
+
+
 async def test_the_secret_is_handed_out_once_even_when_the_request_is_repeated(
     cluster: Cluster,
 ) -> None:

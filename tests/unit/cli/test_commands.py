@@ -75,6 +75,19 @@ async def test_enrolling_into_a_file_keeps_it_for_root_and_overwrites_nothing(
     assert shown["power"]["has_password"] is True
 
 
+async def test_enrolling_a_node_with_a_redfish_bmc(evac: Shell) -> None:
+    power = ["--power", "redfish", "--power-address", "10.0.0.1", "--power-tls-sha256", "AB" * 32]
+    system = ["--power-system", "/redfish/v1/Systems/2"]
+
+    await evac.ok("node", "enrol", "n1", "--vcpus", "1", "--memory", "1GiB", *power, *system)
+    refused = await evac("node", "enrol", "n2", "--vcpus", "1", "--memory", "1GiB", *power[2:])
+
+    shown = (await evac.ok("node", "show", "n1", "--json")).json["power"]
+    assert (shown["kind"], shown["port"], shown["system"]) == ("redfish", 443, system[1])
+    assert shown["tls_sha256"] == "ab" * 32
+    assert "--power-... needs --power ipmi or --power redfish" in refused.err
+
+
 async def test_apply_says_what_it_did(evac: Shell, tmp_path: Path) -> None:
     await enrol(evac, "n1", "n2")
     path = tmp_path / "site.yaml"

@@ -146,7 +146,9 @@ def _node(
 
 def power_values(node: NodeManifest) -> dict[str, Any] | None:
     """What is stored of a BMC's address; the password is stored apart, encrypted."""
-    return node.power.model_dump(mode="json", exclude={"password"}) if node.power else None
+    if node.power is None:
+        return None
+    return node.power.model_dump(mode="json", exclude={"password"}, exclude_none=True)
 
 
 def _plain(value: Any) -> Any:

@@ -49,6 +49,10 @@ class PowerView(View):
     port: int
     username: str
     has_password: bool
+    system: str | None = Field(default=None, description="Redfish: which of the BMC's systems.")
+    tls_sha256: str | None = Field(
+        default=None, description="Redfish: fingerprint of the certificate that is trusted."
+    )
 
 
 class TroubleView(View):

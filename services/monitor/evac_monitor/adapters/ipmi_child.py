@@ -1,15 +1,7 @@
-"""One conversation with one BMC, in a process of its own: the program behind `power_ipmi`.
-
-The library it uses keeps threads and blocks; here both end with the process, which the driver kills
-when it takes too long. Everything, the password too, comes on standard input as one JSON object and
-is in no argument and no environment. The answer is one JSON object on standard output.
-"""
+"""One conversation with one BMC, in a process of its own: the program behind `power_ipmi`."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import threading
 import time
 from typing import Any, Final
@@ -18,7 +10,7 @@ from pyghmi import exceptions
 from pyghmi.ipmi import command
 from pyghmi.ipmi.private import session
 
-from evac_monitor.adapters.ipmi_wire import Answer, Request
+from evac_monitor.adapters.power_wire import Answer, Request, answer_once
 
 _GET_SYSTEM_GUID: Final = {"netfn": 0x06, "command": 0x37}
 _POKE_S: Final = 0.02
@@ -88,10 +80,7 @@ def _login_failed(error: Exception) -> Answer:
 
 def main() -> None:
     threading.Thread(target=_poke, daemon=True).start()
-    answer = converse(json.loads(sys.stdin.read()))
-    sys.stdout.write(json.dumps(answer))
-    sys.stdout.flush()
-    os._exit(0)  # the library's threads would keep the process
+    answer_once(converse)
 
 
 if __name__ == "__main__":
