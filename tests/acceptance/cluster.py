@@ -28,7 +28,7 @@ SCENARIO: Final = from_text(
     """
 name: acceptance
 profile: fast
-settings: {scheduler.starts_per_node: 12, scheduler.starts_total: 12}
+settings: {scheduler.starts_per_node: 12, scheduler.starts_total: 12, monitor.power_try_s: 5}
 nodes:
   n1: {vcpus: 64, memory_mib: 65536, power: redfish}
   n2: {vcpus: 64, memory_mib: 65536, power: ipmi}

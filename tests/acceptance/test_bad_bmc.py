@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 INSTANCES = 3
-BLOCKED_S = 75.0  # decided after 6 s, three tries of 10 s, and a machine that is busy
+BLOCKED_S = 60.0  # decided after 6 s, three tries of 5 s, and a machine that is busy
 RECOVERED_S = 75.0  # the next try comes within 10 s
 
 
