@@ -183,9 +183,9 @@ each line of it before you believe it: it is the specification of that situation
 ## The two kinds of lab
 
 `evac-lab simulate` does everything on this page. `evac-lab run` (real hosts) and `evac-lab run
---nodes processes` do `power`, `network NODE off|on`, `kill` of a whole service, `evac`, `evac?`
-and `end`, with one process of each controller; they name every other line and end before anything
-starts.
+--nodes processes` do `power`, `network NODE off|on`, `bmc`, `kill` of a whole service, `evac`,
+`evac?` and `end`, with one process of each controller; they name every other line and end before
+anything starts.
 """
 
 _UNSEEN: Final = """\
