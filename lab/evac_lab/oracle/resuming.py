@@ -171,7 +171,9 @@ class Resuming:
         status = self._scene.picture.statuses.get(instance)
         until = status.next_at if status is not None else None  # its last start failed
         pauses = self._pauses.lasts(instance, until, at_s, longest_s)
-        if state == "starting" and instance not in commanded and not pauses:
+        # One that ended on its target waits for a wave again.
+        waits = pauses or (full and status is not None and status.phase == "exited")
+        if state == "starting" and instance not in commanded and not waits:
             return "is starting, and nothing is commanded"
         return ""
 

@@ -110,6 +110,20 @@ def test_l5_no_pause_lasts_for_ever(cluster: History, state: str) -> None:
     assert cluster.broken == ["L5"]
 
 
+@pytest.mark.parametrize(("others", "broken"), [(("x", "y"), []), (("x",), ["L5"])])
+def test_l5_one_that_ended_waits_for_its_wave_too(
+    cluster: History, others: tuple[str, ...], broken: list[str]
+) -> None:
+    _item(cluster, "starting", "n3")
+    cluster.report("n3", "exited", instance_id=instance_id("a"), epoch=2, run=1, reason="crashed")
+    cluster.status("a", "exited", "n3", epoch=2, run=1)
+    for name in others:
+        cluster.status(name, "starting", "n3", epoch=1, run=1)
+    cluster.commit()
+    cluster.beat(cluster.at + 40)
+    assert cluster.broken == broken
+
+
 def _try(cluster: History, **columns: Any) -> None:
     cluster.row("fence_attempt", id="t", node_id=node_id("n4"), state="running", **columns)
     cluster.commit()
