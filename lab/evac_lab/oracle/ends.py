@@ -135,8 +135,7 @@ def _excused(scene: Scene, spec: Spec) -> bool:
     database went back is only read, so while its power is on a person must reboot it.
     """
     picture = scene.picture
-    recovering = picture.flags is not None and picture.flags.recovering
-    if recovering and any(node.state == "blocked" for node in picture.nodes.values()):
+    if picture.flags is not None and picture.flags.recovering and _waits_for_a_reboot(scene):
         return True
     owner = picture.owner(spec.instance)
     if not _has_room(scene, spec):
@@ -148,6 +147,11 @@ def _excused(scene: Scene, spec: Spec) -> bool:
         return True
     held = picture.flags is not None and (picture.flags.storm or picture.flags.disarmed)
     return held and node.state == "suspect"
+
+
+def _waits_for_a_reboot(scene: Scene) -> bool:
+    blocked = [node.node_id for node in scene.picture.nodes.values() if node.state == "blocked"]
+    return any(scene.truth.machine(scene.picture.name_of(node_id)).on for node_id in blocked)
 
 
 def _has_room(scene: Scene, spec: Spec) -> bool:

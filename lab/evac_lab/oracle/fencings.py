@@ -59,7 +59,8 @@ class Fencings:
             if self._still_down(fencing) or fencing.proof in picture.proofs
         }
         for fencing in self._last.values():
-            fencing.open = picture.nodes[fencing.node_id].state == "fencing"
+            node = picture.nodes.get(fencing.node_id)
+            fencing.open = node is not None and node.state == "fencing"
         flags = self._scene.picture.flags
         self._released_at = flags.storm_released_at if flags else None
 

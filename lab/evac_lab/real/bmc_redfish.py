@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +53,24 @@ def serve(
 ) -> None:
     """Answer for ever, one request after the other. Prints `listening` when it does.
 
-    `certificate`: a PEM file with the certificate and its key.
+    `certificate`: a PEM file with the certificate and its key; the emulator's files are beside it.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        users = Path(folder) / "users"
-        digest = bcrypt.hashpw(password.encode(), bcrypt.gensalt(_BCRYPT_ROUNDS)).decode()
-        users.write_text(f"{user}:{digest}\n")
-        system = {"uuid": str(switch.identity()), "name": "system", "power_state": "On", "nics": []}
-        settings: dict[str, Any] = {
-            "SUSHY_EMULATOR_FAKE_DRIVER": True,
-            "SUSHY_EMULATOR_FAKE_SYSTEMS": [system],
-            "SUSHY_EMULATOR_STATE_DIR": folder,
-            "SUSHY_EMULATOR_AUTH_FILE": str(users),
-        }
-        emulator.fakedriver.FakeDriver = _driver(switch)
-        emulator.app.configure(extra_config=settings)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server = make_server(address, port, emulator.app, ssl_context=context)
-        print("listening", flush=True)
-        server.serve_forever()
+    folder = certificate.with_suffix(".state")  # it may be killed, and leaves nothing elsewhere
+    folder.mkdir(mode=0o700, exist_ok=True)
+    users = folder / "users"
+    digest = bcrypt.hashpw(password.encode(), bcrypt.gensalt(_BCRYPT_ROUNDS)).decode()
+    users.write_text(f"{user}:{digest}\n")
+    system = {"uuid": str(switch.identity()), "name": "system", "power_state": "On", "nics": []}
+    settings: dict[str, Any] = {
+        "SUSHY_EMULATOR_FAKE_DRIVER": True,
+        "SUSHY_EMULATOR_FAKE_SYSTEMS": [system],
+        "SUSHY_EMULATOR_STATE_DIR": str(folder),
+        "SUSHY_EMULATOR_AUTH_FILE": str(users),
+    }
+    emulator.fakedriver.FakeDriver = _driver(switch)
+    emulator.app.configure(extra_config=settings)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = make_server(address, port, emulator.app, ssl_context=context)
+    print("listening", flush=True)
+    server.serve_forever()

@@ -23,6 +23,7 @@ from evac_lab.real.errors import LabError
 from evac_lab.real.power import Power
 
 SLOW_S: Final = 60.0
+_LOOK_S: Final = 0.1  # whether it is still slow
 _OFF_TIME_S: Final = 0.5  # of a power cycle
 _OTHER: Final = uuid.UUID("f0f0f0f0-0000-4000-8000-000000000000")
 
@@ -45,9 +46,7 @@ class Switch:
         return _OTHER if fault == "wrong" else self._identity
 
     def reads_on(self) -> bool:
-        fault = self._fault()
-        if fault == "slow":
-            time.sleep(SLOW_S)
+        fault = self._patient()
         if fault == "wrong":
             return True
         if fault == "claims" and self._claimed is not None:
@@ -57,10 +56,8 @@ class Switch:
 
     def set(self, *, on: bool) -> None:
         """Raises Refused."""
-        fault = self._fault()
+        fault = self._patient()
         match fault:
-            case "slow":
-                time.sleep(SLOW_S)
             case "refuses":
                 raise Refused("busy")
             case "lies" | "wrong":
@@ -79,6 +76,13 @@ class Switch:
         self.set(on=False)
         time.sleep(_OFF_TIME_S)
         self.set(on=True)
+
+    def _patient(self) -> str:
+        """What is wrong with it; a slow one takes its time first, while it is slow."""
+        ends_s = time.monotonic() + SLOW_S
+        while (fault := self._fault()) == "slow" and time.monotonic() < ends_s:
+            time.sleep(_LOOK_S)
+        return fault
 
     def _fault(self) -> str:
         if self._faults is None or not self._faults.exists():

@@ -112,7 +112,9 @@ class RealLab:
             known = json.loads((self.directory / _MARK).read_text())
         except FileNotFoundError:
             raise LabError("there is no lab in this folder", folder=str(self.directory)) from None
-        return LabFacts(**{**known, **{key: tuple(known[key]) for key in ("hosts", "redfish")}})
+        # A lab that an older version made has no BMC that speaks Redfish.
+        lists = {key: tuple(known.get(key, ())) for key in ("hosts", "redfish")}
+        return LabFacts(**{**known, **lists})
 
     def exists(self) -> bool:
         return (self.directory / _MARK).exists()

@@ -13,7 +13,7 @@ from evac_common.service.clock import Clock
 from evac_common.service.periodic import Wake
 from evac_monitor.core.suspicion import AllSilent
 from evac_monitor.core.trouble import Answers
-from evac_monitor.core.watch import Elsewhere, Vitals, Watch
+from evac_monitor.core.watch import JUMPS_KEPT_S, Elsewhere, Jumped, Vitals, Watch
 from evac_monitor.core.witnesses import Witnesses
 from evac_monitor.ports import NodeRow, Records, Snapshot
 from evac_monitor.settings import Settings
@@ -73,6 +73,25 @@ class Monitor:
         """A new term begins: what was decided in an earlier one switches nothing off any more."""
         self.discontinue(cause)
         self.fence_wake.set()
+
+    def blast_window_s(self) -> float:
+        """How far back a fencing counts, by the wall clock that wrote when it was.
+
+        Longer by whatever that clock has jumped forward since: no fencing is forgotten for it.
+        """
+        window_s = self.settings.blast_window_s
+        return window_s + self._jumped(window_s).ahead_s
+
+    def set_back_s(self) -> float:
+        """By how much a moment of the past may look too new: our wall clock was set back since."""
+        return self._jumped(JUMPS_KEPT_S).back_s
+
+    def _jumped(self, within_s: float) -> Jumped:
+        return self.vitals.jumped(
+            now_s=self.clock.monotonic(),
+            wall_s=self.clock.now().timestamp(),
+            within_s=within_s,
+        )
 
     def witnesses_of(self, node: NodeRow) -> Witnesses:
         """What was answered about this incarnation, however long ago."""

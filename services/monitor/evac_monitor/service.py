@@ -147,7 +147,10 @@ async def run(settings: Settings) -> None:
             bus=bus,
             store=store,
             stop=stop,
-            power={PowerKind.IPMI: IpmiPower(), PowerKind.REDFISH: RedfishPower()},
+            power={
+                PowerKind.IPMI: IpmiPower(call_limit_s=settings.power_call_s),
+                PowerKind.REDFISH: RedfishPower(call_limit_s=settings.power_call_s),
+            },
             secrets=secrets,
         )
     finally:

@@ -77,6 +77,13 @@ class Settings(ServiceSettings):
     power_try_s: float = Field(
         default=10.0, gt=0, le=300, description="Time limit of one try to cut the power."
     )
+    power_call_s: float = Field(
+        default=6.0,
+        gt=0,
+        le=300,
+        description="Time limit of one question or order to a BMC, login included; slow BMCs need "
+        "more, and then longer tries.",
+    )
     power_tries: int = Field(
         default=3, ge=1, le=20, description="Failed tries after which the node is blocked."
     )

@@ -278,6 +278,22 @@ async def test_what_was_read_before_the_database_went_back_proves_nothing(
     assert bench.database.value("SELECT down_term FROM node_state") == 2
 
 
+async def test_what_is_decided_while_recovering_may_be_carried_out(bench: Bench) -> None:
+    await bench.up(1, 2)
+    before = await bench.fencing(1)
+    assert await bench.records.block(before, "no answer")
+    await bench.recover()
+    wish = NodeWish(
+        wish_id=an_id(77), node_id=an_id(2), verb="fence", actor="alice", reason="smoke"
+    )
+    assert await bench.records.begin_fencing_for(await bench.silent(2), wish)
+    assert await bench.records.block(await bench.node(2), "no answer")
+
+    only_read = {each.node.node_id: each.only_read for each in await bench.records.doomed()}
+
+    assert only_read == {an_id(1): True, an_id(2): False}
+
+
 async def test_blocked_is_said_by_one_and_again_after_its_time(bench: Bench) -> None:
     await bench.up(1)
     node = await bench.fencing(1)

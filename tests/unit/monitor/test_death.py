@@ -294,13 +294,19 @@ def test_a_release_forgives_nobody_whose_silence_nobody_saw_yet(simulate: Simula
     simulate(story)
 
 
-def test_a_second_death_within_the_window_of_the_first_is_a_storm(simulate: Simulate) -> None:
+@pytest.mark.parametrize("jump_s", [0, 7200, -7200])
+def test_a_second_death_within_the_window_of_the_first_is_a_storm(
+    simulate: Simulate, jump_s: int
+) -> None:
+    """Also when the wall clock that wrote when the first one was fenced has jumped since."""
+
     async def story(world: World) -> None:
         n1, n2, _ = await world.in_service("n1", "n2", "n3")
         n1.hang()
         await world.reach("n1", "fenced")
         n1.boot()
         await world.reach("n1", "up")
+        world.walls.jump("m1", jump_s)
 
         n2.hang()
         await asyncio.sleep(120)

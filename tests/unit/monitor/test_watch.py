@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from evac_monitor.core.watch import INCARNATIONS_MAX, Elsewhere, Vitals, Watch
+from evac_monitor.core.watch import INCARNATIONS_MAX, Elsewhere, Jumped, Vitals, Watch
 
 N1 = "1" * 32
 
@@ -70,6 +70,18 @@ def test_a_stall_and_a_jump_of_the_wall_clock_tear_the_view() -> None:
 
     assert "stalled for 6.0 s" in vitals.pulse(now_s=7, wall_s=1007, period_s=0.5)
     assert "jumped by 60.0 s" in vitals.pulse(now_s=7.5, wall_s=1067.5, period_s=0.5)
+
+
+def test_jumps_of_the_wall_clock_are_remembered_as_far_as_they_reach() -> None:
+    vitals = Vitals()
+    for now_s, wall_s in ((0, 1000), (0.5, 4600.5), (1, 1001), (1.5, 1001.55)):
+        vitals.pulse(now_s=now_s, wall_s=wall_s, period_s=0.5)
+
+    assert vitals.jumped(now_s=2, wall_s=1002.05) == Jumped(ahead_s=3600, back_s=3600)
+    just_now = vitals.jumped(now_s=2, wall_s=1012.05, within_s=0.1)
+    assert (just_now.ahead_s, just_now.back_s) == pytest.approx((10, 0))
+    later = vitals.jumped(now_s=100, wall_s=1100.05, within_s=60)
+    assert (later.ahead_s, later.back_s) == pytest.approx((0, 0))
 
 
 def test_a_late_loop_is_remembered_for_a_while() -> None:

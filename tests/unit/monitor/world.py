@@ -35,7 +35,7 @@ from evac_common.service.secrets import SecretBox
 from evac_common.store import intent, nodes, outbox, synchronous
 from evac_common.store.engine import Store
 from evac_common.store.migrations import migrate
-from evac_lab.simulated.clock import VirtualClock
+from evac_lab.simulated.clock import VirtualClock, Walls
 from evac_lab.simulated.loop import SeededLoop
 from evac_monitor.adapters.power_simulated import SimulatedBmc, SimulatedPower
 from evac_monitor.adapters.witnesses_simulated import SimulatedPeers, SimulatedSecondChannel
@@ -224,6 +224,7 @@ class World:
     buses: dict[str, EmbeddedBus] = field(default_factory=dict)
     stores: dict[str, Store] = field(default_factory=dict)
     ends: list[asyncio.Task[Any]] = field(default_factory=list)
+    walls: Walls = field(default_factory=Walls)  # `jump("m1", SECONDS)`
     wishes: int = 0
     witnesses: bool = False  # there are a second channel and peers, and they say:
     shown: dict[str, bool | None] = field(default_factory=dict)  # by node's name; else silent
@@ -239,7 +240,7 @@ class World:
         )
 
     async def _monitor(self, name: str, life: int) -> None:
-        clock = VirtualClock(self.loop, seed=1, process=f"{name}/{life}")
+        clock = VirtualClock(self.loop, seed=1, process=f"{name}/{life}", walls=self.walls)
         bus = PartlyDeafBus(self.state, user=MONITOR_USER, clock=clock)
         bus.unheard = frozenset(node_user(id_of(node)) for node in self.unheard.get(name, []))
         store = Store.open(

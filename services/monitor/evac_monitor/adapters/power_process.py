@@ -27,7 +27,7 @@ class ProcessPower:
 
     CHILD: ClassVar[str]
 
-    def __init__(self, *, call_limit_s: float = 6.0) -> None:
+    def __init__(self, *, call_limit_s: float) -> None:
         self._call_limit_s = call_limit_s
 
     async def power_off(self, target: PowerTarget) -> None:
@@ -93,6 +93,7 @@ async def _converse(child: str, request: Request) -> Answer:
             await process.wait()
     if process.returncode != 0:
         last = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise ValueError(f"it ended with {process.returncode}: {last[0]}")
+        # Only the exception's name: its words might quote what was sent.
+        raise ValueError(f"it ended with {process.returncode}: {last[0].partition(':')[0]}")
     answer: Answer = json.loads(stdout)
     return answer

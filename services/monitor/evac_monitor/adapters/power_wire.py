@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
-from typing import TypedDict
+from typing import Final, TypedDict
+
+_GRACE_S: Final = 0.5  # the driver's own limit comes first, and has a sentence to say
 
 
 class Request(TypedDict):
@@ -29,9 +32,12 @@ class Answer(TypedDict, total=False):
 def answer_once(converse: Callable[[Request], Answer]) -> None:
     """The whole child: one request from standard input, one answer to standard output.
 
-    It ends without waiting for anything, threads of a library for example.
+    It ends without waiting for anything, threads of a library for example; and soon after its time
+    is over, also when a killed monitor cannot end it: a late order might meet a node that is back.
     """
-    answer = converse(json.loads(sys.stdin.read()))
+    request: Request = json.loads(sys.stdin.read())
+    signal.setitimer(signal.ITIMER_REAL, request["limit_s"] + _GRACE_S)
+    answer = converse(request)
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)

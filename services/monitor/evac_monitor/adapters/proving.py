@@ -156,7 +156,8 @@ async def prove_off(
         # Another monitor took this try over; the readings are as good as its own will be.
         await attempts.abandon(tx, node.node_id, why)
     await attempts.abandon(tx, node.node_id, why, but=[attempt_id])
-    await recovering.proven_down(tx, node)
+    if term is not None:
+        await recovering.proven_down(tx, node, term=term)
     await _fenced(tx, moved, ProofKind.POWER, evidence, rows.ACTOR, why)
     return True
 

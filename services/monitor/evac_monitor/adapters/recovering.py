@@ -194,12 +194,19 @@ async def is_of_now(tx: Transaction, term: int | None) -> bool:
     return flags is None or not flags.recovering or term == flags.term
 
 
-async def proven_down(tx: Transaction, node: NodeRow) -> None:
-    """It needs not be heard in this recovery: it runs nothing, by a proof that is of now."""
+async def proven_down(tx: Transaction, node: NodeRow, *, term: int | None = None) -> None:
+    """It needs not be heard in this recovery: it runs nothing, by a proof that is of now.
+
+    `term`: from within which it was seen to be off. The recovery may have begun since that was
+    asked, so it is compared in the same statement. None: a person says so now.
+    """
+    recovering = select(_FLAGS.c.id).where(_ROW, _FLAGS.c.recovering)
+    if term is not None:
+        recovering = recovering.where(_FLAGS.c.term == term)
     await tx.execute(
         update(_STATE)
         .where(_STATE.c.node_id == node.node_id)
-        .where(select(_FLAGS.c.id).where(_ROW, _FLAGS.c.recovering).exists())
+        .where(recovering.exists())
         .values(down_term=rows.TERM)
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from http import HTTPStatus
 from typing import Any, Final
 
 import sushy
@@ -34,10 +35,11 @@ class _Pinned(HTTPAdapter):
 
 
 class _Connector(connector.Connector):  # type: ignore[misc] # the library is shipped without types
-    """One try for each call, on a BMC that is trusted.
+    """Every request once, over one connection, on a BMC that is trusted.
 
-    The library would try three times, two seconds apart, also to switch off: when and whether to
-    try again is the monitor's to decide.
+    The library would ask three times, two seconds apart, and repeat some refused requests, also the
+    order to switch off: when and whether to try again is the monitor's to decide. And it would open
+    a connection for each request, for BMCs that choke on long ones; this one is short.
     """
 
     def __init__(self, url: str, request: Request) -> None:
@@ -50,8 +52,12 @@ class _Connector(connector.Connector):  # type: ignore[misc] # the library is sh
             server_side_retries=1,
             default_request_timeout=request["limit_s"],
         )
+        self._session.headers["Connection"] = "keep-alive"
         if pin:
             self._session.mount("https://", _Pinned(pin))
+
+    def _op(self, *args: Any, **options: Any) -> Any:
+        return super()._op(*args, **{**options, "server_side_retries_left": 0})
 
 
 def converse(request: Request) -> Answer:
@@ -62,15 +68,15 @@ def converse(request: Request) -> Answer:
     """
     try:
         return {"value": _call(_system(request), request["call"])}
-    except exceptions.AccessError:
-        return {"error": "the BMC refused the login: user or password", "hopeless": True}
+    except exceptions.AccessError as error:
+        return {"error": _refused(error.status_code), "hopeless": True}
     except exceptions.ResourceNotFoundError as error:
-        return {"error": f"the BMC has no such resource: {error}", "hopeless": True}
+        return {"error": f"the BMC has no such resource: {error}", "hopeless": False}
     except _Refusal as refusal:
         return {"error": str(refusal), "hopeless": True}
     except exceptions.ConnectionError as error:
         if isinstance(error.__context__, transport.SSLError):
-            return {"error": _untrusted(request, error.__context__), "hopeless": True}
+            return _no_tls(request, error.__context__)
         return {"error": f"it did not answer: {_root(error)}", "hopeless": False}
     except exceptions.SushyError as error:
         return {"error": f"{request['call']}: {error}", "hopeless": False}
@@ -81,7 +87,8 @@ def _system(request: Request) -> Any:
     url = f"https://{f'[{address}]' if ':' in address else address}:{port}"
     root = sushy.Sushy(
         url,
-        auth=auth.BasicAuth(request["username"], request["password"]),
+        # As bytes: the library of `requests` would take text for Latin-1.
+        auth=auth.BasicAuth(request["username"].encode(), request["password"].encode()),
         connector=_Connector(url, request),
     )
     if request["system"]:
@@ -118,28 +125,47 @@ def _force_off(system: Any) -> None:
         raise _Refusal(f"its system can do {allowed}, and not ForceOff") from None
 
 
-def _untrusted(request: Request, error: Exception) -> str:
-    """What its certificate is, so that a person can compare it with what the BMC itself shows."""
+def _refused(status: int) -> str:
+    if status == HTTPStatus.FORBIDDEN:
+        return "the account may not do this: its role at the BMC is too low"
+    return "the BMC refused the login: user or password"
+
+
+def _no_tls(request: Request, error: BaseException) -> Answer:
+    """A broken connection, or a certificate that is not trusted.
+
+    The certificate is told, so that a person can compare it with what the BMC itself shows.
+    """
+    broken: Answer = {"error": f"no TLS connection: {_root(error)}", "hopeless": False}
     try:
         pem = ssl.get_server_certificate(
             (request["address"], request["port"]), timeout=request["limit_s"] / 2
         )
-    except OSError as failure:
-        return f"no TLS connection: {_root(error)} ({failure})"
+    except OSError:
+        return broken
     shown = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-    if request["tls_sha256"]:
-        return f"its certificate has SHA-256 {shown}, and only {request['tls_sha256']} is trusted"
-    return (
-        f"its certificate is not trusted: {_root(error)}. Its SHA-256 is {shown}: if the BMC's own "
-        "page shows the same, enrol the node with it (power.tls_sha256)"
-    )
+    pin = request["tls_sha256"]
+    if pin and pin != shown:
+        why = f"its certificate has SHA-256 {shown}, and only {pin} is trusted"
+    elif not pin and isinstance(_innermost(error), ssl.SSLCertVerificationError):
+        why = (
+            f"its certificate is not trusted: {_root(error)}. Its SHA-256 is {shown}: if the BMC's "
+            "own page shows the same, enrol the node with it (power.tls_sha256)"
+        )
+    else:
+        return broken
+    return {"error": why, "hopeless": True}
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first cause, without what the libraries wrapped around it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
 
 
 def _root(error: BaseException) -> str:
-    """The innermost cause, without what the libraries wrapped around it."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return str(error)
+    return str(_innermost(error))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from evac_monitor.core.gate import Health
 INCARNATIONS_MAX: Final = 4  # per node; only its own user can send more
 STALL_S: Final = 5.0  # later than this, we were asleep: what we missed says nothing about the nodes
 OUTAGE_S: Final = 2.0
+JUMP_S: Final = 0.1  # less is the drift of a clock that is being corrected
+JUMPS_KEPT_S: Final = 86400.0  # the longest time for which a fencing may count as recent
 MEMORY_S: Final = 5.0  # how long a late loop or a jump of the wall clock counts as "lately"
 
 
@@ -137,6 +139,14 @@ class Elsewhere:
                 del known[node_id]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jumped:
+    """What was written before looks so much older, or so much newer, than it is. Never below 0."""
+
+    ahead_s: float
+    back_s: float
+
+
 @dataclass(slots=True, kw_only=True)
 class Vitals:
     """This process's own pulse, its database and its broker."""
@@ -151,6 +161,7 @@ class Vitals:
     _wrote_s: float | None = None
     _write_failed: bool = False
     _connected_since_s: float | None = None
+    _jumps: list[tuple[float, float]] = field(default_factory=list)  # when, by how many seconds
 
     def pulse(self, *, now_s: float, wall_s: float, period_s: float) -> str:
         """A tick of the loop. Returns what tore the continuity of our view, if anything did."""
@@ -164,11 +175,23 @@ class Vitals:
         jump_s = (wall_s - last_wall_s) - (now_s - last_s)
         if abs(jump_s) >= abs(self._jump_s) or now_s - self._jump_at_s > MEMORY_S:
             self._jump_s, self._jump_at_s = jump_s, now_s
+        if abs(jump_s) >= JUMP_S:
+            kept = [(at, by) for at, by in self._jumps if now_s - at < JUMPS_KEPT_S]
+            self._jumps = [*kept, (now_s, jump_s)]
         if late_s > STALL_S:
             return f"this monitor stalled for {late_s:.1f} s"
         if jump_s > STALL_S:  # a suspended machine: the monotonic clock stood still
             return f"the wall clock jumped by {jump_s:.1f} s"
         return ""
+
+    def jumped(self, *, now_s: float, wall_s: float, within_s: float = JUMPS_KEPT_S) -> Jumped:
+        """How far the wall clock has jumped in the last `within_s`, up to this very moment."""
+        jumps = [by for at, by in self._jumps if now_s - at <= within_s]
+        if self._pulse_s is not None:
+            jumps.append((wall_s - self._wall_s) - (now_s - self._pulse_s))
+        return Jumped(
+            ahead_s=sum(by for by in jumps if by > 0), back_s=-sum(by for by in jumps if by < 0)
+        )
 
     def wrote(self, now_s: float) -> str:
         """A write to the database succeeded."""

@@ -37,8 +37,8 @@ class Bmcs:
             port=int(power["port"]),
             username=str(power.get("username", "")),
             password=self._secrets.decrypt(node.power_secret) if node.power_secret else "",
-            system=str(power.get("system", "")),
-            tls_sha256=str(power.get("tls_sha256", "")),
+            system=power.get("system") or "",
+            tls_sha256=power.get("tls_sha256") or "",
         )
         return target, self._power[kind]
 

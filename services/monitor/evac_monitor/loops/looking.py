@@ -31,7 +31,7 @@ class Seen:
 
 async def read(monitor: Monitor) -> Rows:
     """The rows as they are now; what is not of them any more is forgotten."""
-    snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
+    snapshot = await monitor.records.snapshot(window_s=monitor.blast_window_s())
     feel_connection(monitor)
     now_s = monitor.clock.monotonic()  # after the read: what was heard meanwhile counts
     recorded = {node.node_id: node.incarnation for node in snapshot.nodes}
@@ -228,6 +228,8 @@ class _Counts:
 
 def _count(monitor: Monitor, seen: Seen) -> _Counts:
     released = seen.snapshot.flags.storm_released_at
+    if released is not None:
+        released -= timedelta(seconds=monitor.set_back_s())
     counts = _Counts()
     for node in seen.snapshot.nodes:
         if released is not None and _given_up(monitor, node, seen.snapshot, released):
@@ -256,7 +258,7 @@ def _counts_as_dead(
 
     Not when its power read Off before it was cut off: then no fencing did it.
     """
-    window = timedelta(seconds=monitor.settings.blast_window_s)
+    window = timedelta(seconds=monitor.blast_window_s())
     match node.state:
         case NodeState.SUSPECT:
             return long_silent

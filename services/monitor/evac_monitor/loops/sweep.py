@@ -47,7 +47,7 @@ async def _node_wishes(monitor: Monitor) -> None:
         return
     for wish in open_wishes:
         # Each on a fresh read: one wish may change what the next one meets.
-        snapshot = await monitor.records.snapshot(window_s=monitor.settings.blast_window_s)
+        snapshot = await monitor.records.snapshot(window_s=monitor.blast_window_s())
         node = next((row for row in snapshot.nodes if row.node_id == wish.node_id), None)
         if not await vouched(monitor, snapshot.flags, wish, node):
             await _node_wish(monitor, wish, node)

@@ -27,6 +27,17 @@ def test_l1_is_promised_only_when_all_is_calm(cluster: History) -> None:
     assert cluster.broken == []
 
 
+def test_l1_a_recovery_waits_for_no_node_that_is_off(cluster: History) -> None:
+    cluster.stop("a", "n1")
+    cluster.flags(recovering=1)
+    cluster.cut("n4")
+    cluster.state("n4", "blocked")
+    cluster.event("node.blocked", "n4", alarm=True)
+    cluster.commit()
+    cluster.finish(calm=True)
+    assert cluster.broken == ["L1"]
+
+
 @pytest.mark.parametrize("excuse", ["halted", "blocked", "storm", "no room", "recovery waits"])
 def test_l1_is_promised_where_something_can_be_done(cluster: History, excuse: str) -> None:
     cluster.cut("n1", "a")
