@@ -146,10 +146,11 @@ def _lived(
 
 
 def _of_outcome(outcome: Outcome) -> list[Failure]:
+    """What runs nowhere at the end is L1's to say: it knows what evac leaves to a person."""
     judged = set(outcome.judgement.violations)
     found = [
-        Failure(kind=JUDGE, at_s=outcome.end_s, sentence=sentence)
-        for sentence in outcome.judgement.violations
+        Failure(kind=JUDGE, at_s=outcome.end_s, sentence=str(overlap))
+        for overlap in outcome.judgement.overlaps
     ]
     for sentence in outcome.failed:
         if sentence not in judged:
