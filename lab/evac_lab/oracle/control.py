@@ -30,6 +30,7 @@ class Control:
     ill: set[str] = field(default_factory=set)  # letters: broker or database, until it is well
     disturbed: dict[str, float] = field(default_factory=dict)  # letter → its last fault or end
     node_touched: bool = False  # a fault that may silence a node, ever
+    unseen_jump: bool = False  # a monitor started whose wall clock was set before, ever
     fault_s: float = float("-inf")  # the last of any kind
     commit_s: float = float("-inf")
     publish_s: float = float("-inf")
@@ -55,6 +56,8 @@ class Control:
                 self.node_touched = True
         elif what in ("started", "resumed"):
             self.up[name] = at_s
+            if what == "started" and service_of(name) == "monitor" and self.faults["M", "jump"]:
+                self.unseen_jump = True
 
     def reach(self, endpoint: str, peer: str, whole: bool, at_s: float) -> None:
         way = endpoint, peer

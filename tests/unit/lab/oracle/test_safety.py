@@ -332,6 +332,19 @@ def test_s8_a_fencing_that_the_database_forgot_was_never_made(
     assert cluster.broken == broken
 
 
+@pytest.mark.parametrize(("restarted", "broken"), [(True, []), (False, ["S8"])])
+def test_s8_a_monitor_knows_of_no_jump_before_its_start(
+    cluster: History, restarted: bool, broken: list[str]
+) -> None:
+    _cut_off(cluster, "n3")
+    cluster.oracle.fault("M", "jump", cluster.at)
+    if restarted:
+        cluster.oracle.process("monitor-1", "killed", cluster.at)
+        cluster.oracle.process("monitor-1", "started", cluster.at)
+    _cut_off(cluster, "n4")
+    assert cluster.broken == broken
+
+
 def test_s8_after_the_window_another_may(cluster: History) -> None:
     _cut_off(cluster, "n3")
     cluster.at += Timings().blast_window_s + 10
