@@ -61,7 +61,7 @@ class Fencings:
         for fencing in self._last.values():
             node = picture.nodes.get(fencing.node_id)
             fencing.open = node is not None and node.state == "fencing"
-        flags = self._scene.picture.flags
+        flags = picture.flags
         self._released_at = flags.storm_released_at if flags else None
 
     def _moved(self, node: NodeRow, changes: Changes) -> None:

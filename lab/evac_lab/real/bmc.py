@@ -15,6 +15,7 @@ or, without root and on loopback, a process group:
 from __future__ import annotations
 
 import argparse
+import functools
 import uuid
 from pathlib import Path
 
@@ -31,24 +32,16 @@ def main(arguments: list[str] | None = None) -> None:
         else GroupPower(pid_file=options.pid_file, command=options.command)
     )
     switch = Switch(power, options.uuid, options.faults)
-    password = options.password_file.read_text().strip()
+    serve = bmc_ipmi.serve
     if options.certificate is not None:
-        bmc_redfish.serve(
-            switch,
-            user=options.user,
-            password=password,
-            address=options.address,
-            port=options.port,
-            certificate=options.certificate,
-        )
-    else:
-        bmc_ipmi.serve(
-            switch,
-            user=options.user,
-            password=password,
-            address=options.address,
-            port=options.port,
-        )
+        serve = functools.partial(bmc_redfish.serve, certificate=options.certificate)
+    serve(
+        switch,
+        user=options.user,
+        password=options.password_file.read_text().strip(),
+        address=options.address,
+        port=options.port,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ _RAKP_HMAC_SHA1, _NO_CIPHER_SUITE_MATCH = 1, 0x11
 _LOOK_S: Final = 0.05
 
 
-class IpmiBmc(Bmc):  # type: ignore[misc]  # pyghmi ships no types
+class IpmiBmc(Bmc):  # type: ignore[misc] # to mypy pyghmi, without types, is Any
     """pyghmi's BMC. All methods answer a completion code or what they are asked for."""
 
     def __init__(
@@ -34,7 +34,7 @@ class IpmiBmc(Bmc):  # type: ignore[misc]  # pyghmi ships no types
         """The machine's DMI UUID, sent in the byte order of SMBIOS."""
         identity = self._switch.identity()
         if identity is None:
-            raise NotImplementedError
+            raise NotImplementedError  # the library's word for "answer that there is none"
         return identity
 
     def get_power_state(self) -> str:

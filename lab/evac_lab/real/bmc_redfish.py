@@ -19,7 +19,7 @@ _BCRYPT_ROUNDS = 4  # the least: this password is in a file beside it
 
 
 def _driver(switch: Switch) -> type[FakeDriver]:
-    class Driver(FakeDriver):  # type: ignore[misc]  # the library is shipped without types
+    class Driver(FakeDriver):  # type: ignore[misc] # to mypy it is Any: no types
         """Its own would remember a state and change it after a random while."""
 
         def uuid(self, identity: str) -> str:

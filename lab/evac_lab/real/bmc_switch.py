@@ -74,14 +74,14 @@ class Switch:
     def cycle(self) -> None:
         """Off, a moment, on. Raises Refused."""
         self.set(on=False)
-        time.sleep(_OFF_TIME_S)
+        time.sleep(_OFF_TIME_S)  # not for anything: a machine that is cycled is off for a while
         self.set(on=True)
 
     def _patient(self) -> str:
         """What is wrong with it; a slow one takes its time first, while it is slow."""
         ends_s = time.monotonic() + SLOW_S
         while (fault := self._fault()) == "slow" and time.monotonic() < ends_s:
-            time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S)  # being slow is what it is told to do
         return fault
 
     def _fault(self) -> str:

@@ -126,17 +126,29 @@ def _start_libvirtd(directory: Path) -> subprocess.Popen[bytes]:
 
 
 def _shut_down() -> None:
-    """SIGTERM to all but ourselves, and wait until nobody is left or ten seconds are over."""
+    """SIGTERM to all but ourselves, and wait until nobody is left or ten seconds are over.
+
+    Not only our children: who entered from outside has its parent there, and is killed with us.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.kill(-1, signal.SIGTERM)
     ends = time.monotonic() + ORDERLY_S
     while time.monotonic() < ends:
+        _reap()
         try:
-            pid, _status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
+            os.kill(-1, 0)  # asks whether there is anybody
+        except ProcessLookupError:
             return
-        if pid == 0:
-            time.sleep(0.02)
+        time.sleep(0.02)
+
+
+def _reap() -> None:
+    """Bury the children that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0] != 0:
+            pass
+    except ChildProcessError:
+        return
 
 
 def _bind(source: Path, target: str) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from evac_common.model.states import PowerKind
 from evac_lab.real.power import GroupPower
@@ -19,7 +19,7 @@ _MACHINE = ("sleep", "600")
 
 
 class LiveBench:
-    """`Bench` over a real protocol. Start with `start`, end with `close`."""
+    """`Bench` over a real protocol, while it is entered."""
 
     kind: ClassVar[PowerKind]
     socket_type: ClassVar[socket.SocketKind]
@@ -39,7 +39,18 @@ class LiveBench:
         """More arguments of the BMC's process."""
         return []
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "evac_lab.real.bmc"),
@@ -56,7 +67,7 @@ class LiveBench:
         while (line := self._process.stdout.readline()).strip() != "listening":
             assert line, "the BMC's process ended"
 
-    def close(self) -> None:
+    def _close(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()

@@ -24,12 +24,8 @@ class IpmiBench(LiveBench):
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[IpmiBench]:
-    made = IpmiBench(tmp_path, IpmiPower(call_limit_s=LIMIT_S), limit_s=LIMIT_S)
-    try:
-        made.start()
+    with IpmiBench(tmp_path, IpmiPower(call_limit_s=LIMIT_S), limit_s=LIMIT_S) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.slow

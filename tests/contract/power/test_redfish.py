@@ -14,6 +14,7 @@ import pytest
 
 from evac_common.model.states import PowerKind
 from evac_lab.real import certificates
+from evac_monitor.adapters.power_process import request_of
 from evac_monitor.adapters.power_redfish import RedfishPower
 from evac_monitor.adapters.power_wire import Request
 from evac_monitor.core.fencing import PowerState
@@ -34,16 +35,7 @@ class RedfishBench(LiveBench):
 
     def request(self, call: str, *, tls_sha256: str | None = None) -> Request:
         target = self.target() if tls_sha256 is None else self.target(tls_sha256=tls_sha256)
-        return {
-            "call": call,
-            "address": target.address,
-            "port": target.port,
-            "username": target.username,
-            "password": target.password,
-            "system": target.system,
-            "tls_sha256": target.tls_sha256,
-            "limit_s": LIMIT_S,
-        }
+        return request_of(call, target, LIMIT_S)
 
     def options(self) -> list[str]:
         return ["--certificate", str(self.folder / "bmc.pem")]
@@ -56,12 +48,8 @@ class RedfishBench(LiveBench):
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[RedfishBench]:
-    made = RedfishBench(tmp_path)
-    try:
-        made.start()
+    with RedfishBench(tmp_path) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.slow

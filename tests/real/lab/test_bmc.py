@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from evac_common.model.states import PowerKind
 from evac_lab.real.lab import BmcAccess, RealLab
 from evac_lab.real.packages import find_program
 from evac_lab.real.processes import Daemon, until
+from evac_monitor.adapters.power_process import request_of
 from evac_monitor.adapters.power_redfish import RedfishPower
-from evac_monitor.adapters.power_wire import Answer, Request
+from evac_monitor.adapters.power_wire import Answer
+from evac_monitor.ports import PowerTarget
 
 pytest.importorskip("pyghmi", reason="pyghmi is not installed: pip install evac-lab[real]")
 
@@ -197,16 +200,16 @@ async def _host_redfish(lab: RealLab, call: str) -> Answer:
     """What the monitor's driver would be answered, from within the control network."""
     access = lab.bmc("h2")
     assert access.tls_sha256 is not None
-    request: Request = {
-        "call": call,
-        "address": access.address,
-        "port": access.port,
-        "username": access.user,
-        "password": access.password,
-        "system": "",
-        "tls_sha256": access.tls_sha256,
-        "limit_s": 10.0,
-    }
+    target = PowerTarget(
+        node_id="1" * 32,
+        kind=PowerKind.REDFISH,
+        address=access.address,
+        port=access.port,
+        username=access.user,
+        password=access.password,
+        tls_sha256=access.tls_sha256,
+    )
+    request = request_of(call, target, 10.0)
     process = await asyncio.create_subprocess_exec(
         *("nsenter", f"--net=/run/netns/{lab.control}", "--"),
         *(sys.executable, "-m", RedfishPower.CHILD),

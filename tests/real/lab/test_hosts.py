@@ -124,7 +124,9 @@ async def test_a_dead_host_says_no_goodbye(two_hosts: RealLab) -> None:
 
 async def test_the_power_button_ends_it_orderly(two_hosts: RealLab) -> None:
     host = two_hosts.host("h1")
-    script = "trap 'echo goodbye; exit' TERM; echo ready; while :; do sleep 0.1; done"
+    # Longer than libvirtd takes to end: nobody who is still at it is killed.
+    goodbye = "sleep 2; echo goodbye; exit"
+    script = f"trap '{goodbye}' TERM; echo ready; while :; do sleep 0.1; done"
     service = await host.exec(["bash", "-c", script])
     assert service.stdout is not None
     assert await service.stdout.readline() == b"ready\n"

@@ -47,16 +47,7 @@ class ProcessPower:
         return await self._call("identity", target)
 
     async def _call(self, call: str, target: PowerTarget) -> str | None:
-        request: Request = {
-            "call": call,
-            "address": target.address,
-            "port": target.port,
-            "username": target.username,
-            "password": target.password,
-            "system": target.system,
-            "tls_sha256": target.tls_sha256,
-            "limit_s": self._call_limit_s,
-        }
+        request = request_of(call, target, self._call_limit_s)
         where = f"BMC {target.address}:{target.port}"
         try:
             async with asyncio.timeout(self._call_limit_s):
@@ -71,6 +62,20 @@ class ProcessPower:
                 hopeless=bool(answer.get("hopeless")),
             )
         return answer.get("value")
+
+
+def request_of(call: str, target: PowerTarget, limit_s: float) -> Request:
+    """What a child is told."""
+    return {
+        "call": call,
+        "address": target.address,
+        "port": target.port,
+        "username": target.username,
+        "password": target.password,
+        "system": target.system,
+        "tls_sha256": target.tls_sha256,
+        "limit_s": limit_s,
+    }
 
 
 async def _converse(child: str, request: Request) -> Answer:

@@ -34,7 +34,7 @@ class _Pinned(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs, assert_fingerprint=self._sha256)
 
 
-class _Connector(connector.Connector):  # type: ignore[misc] # the library is shipped without types
+class _Connector(connector.Connector):  # type: ignore[misc] # to mypy sushy, without types, is Any
     """Every request once, over one connection, on a BMC that is trusted.
 
     The library would ask three times, two seconds apart, and repeat some refused requests, also the

@@ -124,17 +124,18 @@ def test_l5_one_that_ended_waits_for_its_wave_too(
     assert cluster.broken == broken
 
 
-def _try(cluster: History, **columns: Any) -> None:
-    cluster.row("fence_attempt", id="t", node_id=node_id("n4"), state="running", **columns)
+def _left_fencing(cluster: History) -> None:
+    """The monitor that tries to cut n4 off is killed, and starts again."""
+    cluster.at = 100.0
+    cluster.fencing("n4")
+    cluster.row("fence_attempt", id="t", node_id=node_id("n4"), state="running", monitor="one")
     cluster.commit()
+    cluster.oracle.process("monitor-1", "killed", cluster.at)
+    cluster.oracle.process("monitor-1", "started", cluster.at)
 
 
 def test_l5_a_fencing_that_nobody_goes_on_with(cluster: History) -> None:
-    cluster.at = 100.0
-    cluster.fencing("n4")
-    _try(cluster, monitor="one")
-    cluster.oracle.process("monitor-1", "killed", cluster.at)
-    cluster.oracle.process("monitor-1", "started", cluster.at)
+    _left_fencing(cluster)
     cluster.beat(cluster.at + TIMINGS.resume_after_s)
     assert cluster.broken == []
     cluster.beat(cluster.at + 25)
@@ -142,11 +143,7 @@ def test_l5_a_fencing_that_nobody_goes_on_with(cluster: History) -> None:
 
 
 def test_l5_a_fencing_that_is_taken_over(cluster: History) -> None:
-    cluster.at = 100.0
-    cluster.fencing("n4")
-    _try(cluster, monitor="one")
-    cluster.oracle.process("monitor-1", "killed", cluster.at)
-    cluster.oracle.process("monitor-1", "started", cluster.at)
+    _left_fencing(cluster)
     cluster.update("fence_attempt", "id = 't'", monitor="two")
     cluster.beat(cluster.at + 60)
     assert cluster.broken == []
