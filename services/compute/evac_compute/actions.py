@@ -302,6 +302,8 @@ class Actions:
             case recovery.LeftOver():
                 node.log.warning("ending a domain of a released epoch", instance_id=instance_id)
                 await self._gone(instance_id, found.epoch)
+            case recovery.Abandoned():
+                await self._clear_away(instance_id, found.epoch)
             case recovery.Ended() if node.session is not None:
                 left_s = 0.0 if seen else self._event_due_s(instance_id, found)
                 if left_s > 0:
@@ -314,6 +316,16 @@ class Actions:
             case _:
                 assert_never(found)
         return 0.0
+
+    async def _clear_away(self, instance_id: str, epoch: int) -> None:
+        """Not patiently: a command for this instance must not wait behind it."""
+        self._node.log.warning("ending a domain that never ran", instance_id=instance_id)
+        try:
+            await self._hypervisor.destroy(instance_id, epoch=epoch)
+        except HypervisorUnreachable as error:
+            self._node.log.warning("hypervisor does not answer", why=str(error))  # the next look
+            return
+        self._node.wake_look.set()
 
     def _event_due_s(self, instance_id: str, found: recovery.Ended) -> float:
         """For how long an event may still tell why this run ended; counted from the first look."""

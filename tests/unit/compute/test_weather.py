@@ -17,6 +17,9 @@ from evac_common.messages.reports import (
 )
 from evac_common.model.states import ExitReason
 from evac_compute.adapters.memory_journal import MemoryJournal
+from evac_compute.core.checks import Present
+from evac_compute.core.record import Ran, RunState
+from evac_compute.core.recovery import Abandoned, Appeared, Difference, difference
 from tests.unit.compute.world import World, id_of, in_world
 
 
@@ -55,6 +58,43 @@ def test_a_start_of_unknown_outcome_frees_nothing_and_reality_decides() -> None:
         assert [(entry.run, entry.ended_at) for entry in world.log] == [(2, None)]
 
     in_world(test, start_time_limit_s=20)
+
+
+def test_what_was_built_for_a_failed_start_and_never_ran_is_cleared_away() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.hang_starts()
+        await world.say(world.start("web"))
+        await world.hear(StartFailed, within_s=120)
+        world.hypervisor.resume()
+        await world.until(lambda: id_of("web") in world.hypervisor.core.guests)
+
+        await world.until(lambda: world.hypervisor.core.guests == {})
+        await world.until(lambda: not world.all(Inventory)[-1].domains)
+        assert world.log == []
+        assert world.journal.load().tombs == {}, "it releases nothing"
+
+    in_world(test, start_time_limit_s=20)
+
+
+@pytest.mark.parametrize(
+    ("state", "present", "expected"),
+    [
+        (RunState.ENDED, Present(epoch=4, run=2, running=False), Abandoned(epoch=4)),
+        (RunState.ENDED, Present(epoch=4, run=1, running=False), Abandoned(epoch=4)),
+        (RunState.ENDED, Present(epoch=4, run=2, running=True), Appeared(epoch=4, run=2)),
+        # Unknown to the journal, or not yet over by it: not the daemon's to judge.
+        (RunState.ENDED, Present(epoch=4, run=3, running=False), None),
+        (RunState.ENDED, Present(epoch=5, run=2, running=False), None),
+        (RunState.BEGUN, Present(epoch=4, run=2, running=False), None),
+        (RunState.STARTED, Present(epoch=4, run=2, running=False), None),
+    ],
+)
+def test_only_a_stopped_domain_of_a_run_that_is_over_is_abandoned(
+    state: RunState, present: Present, expected: Difference | None
+) -> None:
+    ran = Ran(epoch=4, run=2, state=state)
+    assert difference(0, ran, present, None) == expected
 
 
 def test_nothing_executes_after_stopped_was_said_however_late_the_hypervisor_acts() -> None:

@@ -65,7 +65,19 @@ class LeftOver:
     epoch: int
 
 
-Difference = Ended | Appeared | LeftOver
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandoned:
+    """A domain that does not execute, of a run that the journal calls over: it must go.
+
+    Its start failed or was given up while the hypervisor still built it. Nobody will let it execute
+    and the next run here would clear it away; but the next run may be elsewhere, and nothing is
+    started beside a domain that the ledger does not explain.
+    """
+
+    epoch: int
+
+
+Difference = Ended | Appeared | LeftOver | Abandoned
 
 
 def difference(
@@ -80,9 +92,11 @@ def difference(
         if ran.state is RunState.STARTED:
             return Ended(epoch=ran.epoch, run=ran.run, reason=seen_to_end or ExitReason.LOST)
         return None
-    if ran.state is RunState.ENDED and present.running:
+    if ran.state is not RunState.ENDED:
+        return None
+    if present.running:
         return Appeared(epoch=ran.epoch, run=ran.run)
-    return None
+    return Abandoned(epoch=ran.epoch) if present.run <= ran.run else None
 
 
 def differences(
