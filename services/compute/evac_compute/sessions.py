@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 from evac_common.errors import Retryable
 from evac_common.messages.commands import Session
-from evac_common.messages.reports import CommandRefused, SessionApplied
+from evac_common.messages.reports import CommandRefused, SessionApplied, Stopped
 from evac_compute.core import checks, contract
 from evac_compute.core.checks import InSession, Present
 from evac_compute.core.record import (
@@ -99,6 +100,10 @@ class Sessions:
             node.report(
                 SessionApplied, destroyed=list(plan.destroy), quarantined=list(plan.quarantine)
             ),
+            *(
+                node.report(Stopped, instance_id=instance_id, epoch=epoch)
+                for instance_id, epoch in plan.over.items()
+            ),
         )
         node.log.info(
             "session applied",
@@ -107,6 +112,7 @@ class Sessions:
             allowed=len(command.allowed),
             destroyed=len(plan.destroy),
             quarantined=len(plan.quarantine),
+            released_again=len(plan.over),
             proven_dead=node.recorded.proven_dead,
         )
         self._on_applied()
@@ -142,7 +148,7 @@ class Sessions:
             raise HypervisorUnreachable(
                 "domains were ended and are still there", left=len(left.destroy)
             )
-        return contract.Plan(release=plan.release, destroy=plan.destroy, quarantine=left.quarantine)
+        return replace(plan, quarantine=left.quarantine)
 
     async def _end(self, instance_id: str) -> None:
         await self._hypervisor.destroy(instance_id, epoch=self._node.recorded.tomb(instance_id))

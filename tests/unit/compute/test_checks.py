@@ -163,3 +163,6 @@ def test_a_session_destroys_only_what_was_named_or_released_here(
         assert allowed[instance_id] == domains[instance_id].epoch
     for instance_id, epoch in plan.release.items():
         assert superseded[instance_id] == epoch > tombs.get(instance_id, 0)
+    for instance_id, epoch in allowed.items():
+        assert (instance_id in plan.over) is (epoch <= tombs.get(instance_id, 0))
+        assert plan.over.get(instance_id, epoch) == epoch

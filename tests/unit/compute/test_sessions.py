@@ -11,6 +11,7 @@ from evac_common.messages.reports import (
     SessionApplied,
     Started,
     StartRefused,
+    Stopped,
 )
 from tests.unit.compute.world import TERM, World, id_of, in_world
 
@@ -67,6 +68,30 @@ def test_what_was_superseded_never_starts_here_again() -> None:
         assert (await world.hear(StartRefused)).epoch == 4
         await world.say(world.start("web", epoch=3))
         assert (await world.hear(CommandRefused)).reason is RefusalReason.OLD_EPOCH
+
+    in_world(test)
+
+
+def test_a_release_that_the_database_forgot_is_said_again() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        for name in ("web", "other"):
+            await world.say(world.start(name, epoch=3))
+        await world.hear(Started, count=2)
+        await world.say(world.stop_command("web", epoch=3))
+        await world.hear(Stopped)
+        world.kill_daemon()  # what it was asked about lately is forgotten with it
+        world.start_daemon()
+        await world.hear(Registered, count=len(world.all(Registered)) + 1)
+
+        allowed = {id_of("web"): 3, id_of("other"): 3}
+        await world.say(world.session(term=TERM + 1, allowed=allowed))
+
+        again = await world.hear(Stopped, count=2)
+        assert (again.term, again.instance_id, again.epoch) == (TERM + 1, id_of("web"), 3)
+        await world.settle(10)
+        assert len(world.all(Stopped)) == 2
+        assert world.executing() == [("other", 3, 1)]
 
     in_world(test)
 

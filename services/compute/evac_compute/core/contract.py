@@ -13,12 +13,14 @@ from evac_compute.core.checks import Present
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`release`: instance → epoch whose tombstone is written (also where no domain is left).
-    `destroy`: instance → why; `quarantine`: instance → why. All in the order of ids.
+    `destroy`: instance → why; `quarantine`: instance → why; `over`: instance → epoch that the
+    session gives to this node and that the node has released. All in the order of ids.
     """
 
     release: Mapping[str, int]
     destroy: Mapping[str, str]
     quarantine: Mapping[str, str]
+    over: Mapping[str, int]
 
 
 def plan(
@@ -27,7 +29,10 @@ def plan(
     tombs: Mapping[str, int],
     domains: Mapping[str, Present],
 ) -> Plan:
-    """Nothing is destroyed on ignorance: only what was named, or what the node itself released."""
+    """Nothing is destroyed on ignorance: only what was named, or what the node itself released.
+
+    A database that went back may have forgotten a release: nobody would ask for it ever again.
+    """
     release = {
         instance_id: epoch
         for instance_id, epoch in sorted(superseded.items())
@@ -44,7 +49,12 @@ def plan(
             destroy[instance_id] = f"epoch {domain.epoch} was released by this node"
         elif allowed.get(instance_id) != domain.epoch:
             quarantine[instance_id] = _unknown(domain.epoch, allowed.get(instance_id))
-    return Plan(release=release, destroy=destroy, quarantine=quarantine)
+    over = {
+        instance_id: epoch
+        for instance_id, epoch in sorted(allowed.items())
+        if epoch <= tombs.get(instance_id, 0)
+    }
+    return Plan(release=release, destroy=destroy, quarantine=quarantine, over=over)
 
 
 def _unknown(epoch: int, allowed: int | None) -> str:
