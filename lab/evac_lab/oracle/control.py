@@ -30,7 +30,8 @@ class Control:
     ill: set[str] = field(default_factory=set)  # letters: broker or database, until it is well
     disturbed: dict[str, float] = field(default_factory=dict)  # letter → its last fault or end
     node_touched: bool = False  # a fault that may silence a node, ever
-    unseen_jump: bool = False  # a monitor started whose wall clock was set before, ever
+    jumped_s: float = float("-inf")  # when a monitor's wall clock was last set
+    unseen_jump_s: float = float("-inf")  # the same, if some monitor has started since
     fault_s: float = float("-inf")  # the last of any kind
     commit_s: float = float("-inf")
     publish_s: float = float("-inf")
@@ -43,6 +44,8 @@ class Control:
             self.disturbed[component] = at_s
         if (component, kind) in LASTING:
             self.ill.add(component)
+        if (component, kind) == ("M", "jump"):
+            self.jumped_s = at_s
         if component not in CONTROL_PLANE or noise:
             self.node_touched = True
 
@@ -56,8 +59,8 @@ class Control:
                 self.node_touched = True
         elif what in ("started", "resumed"):
             self.up[name] = at_s
-            if what == "started" and service_of(name) == "monitor" and self.faults["M", "jump"]:
-                self.unseen_jump = True
+            if what == "started" and service_of(name) == "monitor":
+                self.unseen_jump_s = self.jumped_s
 
     def reach(self, endpoint: str, peer: str, whole: bool, at_s: float) -> None:
         way = endpoint, peer

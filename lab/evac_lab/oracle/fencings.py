@@ -122,12 +122,12 @@ class Fencings:
         """S8. There are no zones yet: the whole cluster is one.
 
         When a fencing was is written by wall clocks, and a monitor that has started since one was
-        set cannot know by how much: not promised, and not judged.
+        set cannot know by how much: not promised, and not judged, while it matters.
         """
         scene = self._scene
-        if scene.control.unseen_jump:
-            return
         since_s = at_s - scene.timings.blast_window_s + _SLACK_S
+        if scene.control.unseen_jump_s > since_s - 2 * _SLACK_S:
+            return
         counted = [
             each
             for each in self._last.values()

@@ -139,7 +139,7 @@ def _shut_down() -> None:
             os.kill(-1, 0)  # asks whether there is anybody
         except ProcessLookupError:
             return
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks: who is left tells pid 1 nothing when it ends
 
 
 def _reap() -> None:

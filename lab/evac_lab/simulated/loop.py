@@ -219,7 +219,7 @@ class SeededLoop(asyncio.BaseEventLoop):
 
     # -- what asyncio asks of a loop -------------------------------------------------------------
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> NoReturn:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> NoReturn:  # type: ignore[override] # never returns
         raise RuntimeError(f"threads are not simulated: {func!r}")
 
     def _process_events(self, event_list: list[Any]) -> None:

@@ -302,26 +302,26 @@ class Actions:
             case recovery.LeftOver():
                 node.log.warning("ending a domain of a released epoch", instance_id=instance_id)
                 await self._gone(instance_id, found.epoch)
-            case recovery.Abandoned():
-                await self._clear_away(instance_id, found.epoch)
+            case recovery.Appeared():
+                self._note_appeared(instance_id, found)
+            case recovery.Abandoned() if node.session is not None:
+                await self._clear_away(instance_id, found)
             case recovery.Ended() if node.session is not None:
                 left_s = 0.0 if seen else self._event_due_s(instance_id, found)
                 if left_s > 0:
                     return left_s
                 self._say_exited(instance_id, found)
-            case recovery.Appeared() if node.session is not None:
-                self._say_appeared(instance_id, found)
-            case recovery.Ended() | recovery.Appeared():
-                pass  # said as soon as the node is in a session again
+            case recovery.Ended() | recovery.Abandoned():
+                pass  # as soon as the node is in a session again
             case _:
                 assert_never(found)
         return 0.0
 
-    async def _clear_away(self, instance_id: str, epoch: int) -> None:
+    async def _clear_away(self, instance_id: str, found: recovery.Abandoned) -> None:
         """Not patiently: a command for this instance must not wait behind it."""
-        self._node.log.warning("ending a domain that never ran", instance_id=instance_id)
+        self._node.log.warning("ending what a failed start left", instance_id=instance_id)
         try:
-            await self._hypervisor.destroy(instance_id, epoch=epoch)
+            await self._hypervisor.discard(instance_id, epoch=found.epoch, run=found.run)
         except HypervisorUnreachable as error:
             self._node.log.warning("hypervisor does not answer", why=str(error))  # the next look
             return
@@ -358,15 +358,19 @@ class Actions:
         )
         node.wake_look.set()
 
-    def _say_appeared(self, instance_id: str, found: recovery.Appeared) -> None:
-        node = self._node
+    def _note_appeared(self, instance_id: str, found: recovery.Appeared) -> None:
+        """At once: it executes, so it must not look like something that a failed start left.
+
+        Said in a session only; later the inventory says it.
+        """
+        node, epoch, run = self._node, found.epoch, found.run
         node.log.warning("a start that seemed to fail succeeded", instance_id=instance_id)
-        node.write(
-            RunMarked(
-                instance_id=instance_id, epoch=found.epoch, run=found.run, state=RunState.STARTED
-            ),
-            node.report(Started, instance_id=instance_id, epoch=found.epoch, run=found.run),
-        )
+        started = RunMarked(instance_id=instance_id, epoch=epoch, run=run, state=RunState.STARTED)
+        if node.session is None:
+            node.write(started)
+        else:
+            report = node.report(Started, instance_id=instance_id, epoch=epoch, run=run)
+            node.write(started, report)
         node.wake_look.set()
 
     # --- shared --------------------------------------------------------------------------------

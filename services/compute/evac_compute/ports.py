@@ -120,6 +120,13 @@ class Hypervisor(Protocol):
     async def destroy(self, instance_id: str, *, epoch: int) -> None:
         """End the domain at once, unless it is of a higher epoch; returns when it is gone."""
 
+    async def discard(self, instance_id: str, *, epoch: int, run: int) -> None:
+        """End the domain if it is of exactly this run and does not execute; else leave it alone.
+
+        Looking and ending are one call, so that nothing comes to life in between as far as the
+        hypervisor allows it.
+        """
+
     def subscribe(self, sink: Callable[[HypervisorEvent], None]) -> None:
         """Hand every event to `sink`, in the loop's thread. `sink` only records it."""
 

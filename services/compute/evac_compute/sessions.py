@@ -19,6 +19,7 @@ from evac_compute.core.record import (
     ProvenDead,
     Released,
     Settled,
+    TermApplied,
     TermSeen,
 )
 from evac_compute.lanes import Lanes
@@ -91,18 +92,20 @@ class Sessions:
         await self._leave_earlier_term(command)
         node.write(TermSeen(term=command.term), *([ProvenDead()] if command.proven_dead else []))
         plan = await self._carry_out(command)
+        over = plan.over if command.term > node.recorded.term_applied else {}
         # Once proven dead, always: an older session that comes late does not change that.
         node.session = InSession(gen=command.gen, proven_dead=node.recorded.proven_dead)
         node.asks = node.recorded.proven_dead  # asks again until it is empty
         node.write(
             *self._overtaken(),
             Settled(command_id=command.command_id),
+            TermApplied(term=command.term),
             node.report(
                 SessionApplied, destroyed=list(plan.destroy), quarantined=list(plan.quarantine)
             ),
             *(
                 node.report(Stopped, instance_id=instance_id, epoch=epoch)
-                for instance_id, epoch in plan.over.items()
+                for instance_id, epoch in over.items()
             ),
         )
         node.log.info(
@@ -112,7 +115,7 @@ class Sessions:
             allowed=len(command.allowed),
             destroyed=len(plan.destroy),
             quarantined=len(plan.quarantine),
-            released_again=len(plan.over),
+            released_again=len(over),
             proven_dead=node.recorded.proven_dead,
         )
         self._on_applied()

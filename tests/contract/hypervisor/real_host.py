@@ -19,6 +19,7 @@ from evac_compute.ports import HypervisorUnreachable
 from evac_lab.real.host import Host, HostFacts
 from evac_lab.real.lab import RealLab
 from evac_lab.real.network import Network
+from tests.contract.hypervisor.pausing import pause
 
 #: Where hosts see the folder that is `shared_folder` outside.
 SHARED = "/srv/evac-lab"
@@ -104,6 +105,9 @@ class RealBench:
 
     async def crash(self, instance_id: str) -> None:
         await self._signal("KILL", f"qemu/guest-{int(instance_id, 16)}.pid")
+
+    async def pause(self, instance_id: str) -> None:
+        await pause(self.host.libvirt_uri, instance_id)
 
     async def away(self) -> None:
         """libvirtd hangs; guests go on."""

@@ -120,6 +120,16 @@ class HypervisorContract:
         assert await bench.port.domains() == ()
         await bench.port.destroy(one, epoch=5)
 
+    @pytest.mark.parametrize(("epoch", "run"), [(4, 2), (4, 1), (5, 2)])
+    async def test_what_executes_is_never_discarded(
+        self, bench: Bench, epoch: int, run: int
+    ) -> None:
+        one = fresh_id()
+        await start(bench.port, one, epoch=4, run=2)
+        await bench.port.discard(one, epoch=epoch, run=run)
+        assert await bench.port.domains() == (domain(one, epoch=4, run=2),)
+        await bench.port.discard(fresh_id(), epoch=epoch, run=run)
+
     async def test_stop_ends_this_epoch_within_its_grace_and_no_newer_one(
         self, bench: Bench
     ) -> None:
@@ -197,3 +207,25 @@ class WholeHypervisorContract(HypervisorContract):
         await bench.back()
         await until(lambda: isinstance(heard[-1], HypervisorBack))
         await start(bench.port, fresh_id())
+
+
+class PausableBench(Bench, Protocol):
+    async def pause(self, instance_id: str) -> None:
+        """It executes no more, and its domain stays."""
+
+
+class PausableContract:
+    async def test_what_does_not_execute_is_discarded_if_it_is_of_this_very_run(
+        self, bench: PausableBench
+    ) -> None:
+        one = fresh_id()
+        await start(bench.port, one, epoch=4, run=2)
+        await bench.pause(one)
+        for epoch, run in ((4, 1), (4, 3), (3, 2), (5, 2)):
+            await bench.port.discard(one, epoch=epoch, run=run)
+        (left,) = await bench.port.domains()
+        assert (left.epoch, left.run, left.running) == (4, 2, False)
+
+        await bench.port.discard(one, epoch=4, run=2)
+
+        assert await bench.port.domains() == ()

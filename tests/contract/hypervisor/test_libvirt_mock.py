@@ -12,7 +12,14 @@ from evac_common.messages.commands import DiskSpec
 from evac_common.messages.reports import StartErrorKind
 from evac_common.model.states import PoolKind
 from evac_compute.ports import HypervisorUnreachable, StartError
-from tests.contract.hypervisor.suite import GEN, HypervisorContract, fresh_id, spec
+from tests.contract.hypervisor.pausing import pause
+from tests.contract.hypervisor.suite import (
+    GEN,
+    HypervisorContract,
+    PausableContract,
+    fresh_id,
+    spec,
+)
 
 libvirt: Any = pytest.importorskip("libvirt", reason="libvirt-python is not installed")
 
@@ -63,8 +70,11 @@ class MockBench:
 
         await asyncio.to_thread(dump)
 
+    async def pause(self, instance_id: str) -> None:
+        await pause(URI, instance_id)
 
-class TestLibvirtMock(HypervisorContract):
+
+class TestLibvirtMock(HypervisorContract, PausableContract):
     @pytest.fixture
     async def bench(self) -> AsyncIterator[MockBench]:
         bench = MockBench()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.contract.hypervisor.suite import WholeHypervisorContract
+from tests.contract.hypervisor.suite import PausableContract, WholeHypervisorContract
 
 pytest.importorskip("libvirt", reason="libvirt-python is not installed: see requirements")
 
@@ -22,7 +22,7 @@ def host() -> Iterator[Host]:
         yield host
 
 
-class TestLibvirtReal(WholeHypervisorContract):
+class TestLibvirtReal(WholeHypervisorContract, PausableContract):
     @pytest.fixture
     async def bench(self, host: Host) -> AsyncIterator[RealBench]:
         async with opened(RealBench(host)) as bench:

@@ -14,7 +14,13 @@ from evac_compute.adapters.simulated.local import LocalHypervisor, SimulatedHype
 from evac_compute.adapters.simulated.log import read_log
 from evac_compute.adapters.simulated.remote import RemoteHypervisor
 from evac_compute.ports import HypervisorUnreachable
-from tests.contract.hypervisor.suite import WholeHypervisorContract, fresh_id, start, until
+from tests.contract.hypervisor.suite import (
+    PausableContract,
+    WholeHypervisorContract,
+    fresh_id,
+    start,
+    until,
+)
 
 DELAY_S = 0.02
 
@@ -31,6 +37,9 @@ class LocalBench:
     async def crash(self, instance_id: str) -> None:
         self.hypervisor.end_guest(instance_id, "crash")
 
+    async def pause(self, instance_id: str) -> None:
+        self.hypervisor.core.guests[instance_id].paused = True
+
     async def away(self) -> None:
         self.hypervisor.go_away()
 
@@ -38,7 +47,7 @@ class LocalBench:
         self.hypervisor.come_back()
 
 
-class TestLocal(WholeHypervisorContract):
+class TestLocal(WholeHypervisorContract, PausableContract):
     @pytest.fixture
     async def bench(self) -> LocalBench:
         return LocalBench()

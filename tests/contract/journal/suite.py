@@ -25,6 +25,7 @@ from evac_compute.core.record import (
     RunState,
     Sent,
     Settled,
+    TermApplied,
     TermSeen,
     WentBack,
 )
@@ -131,6 +132,7 @@ class JournalContract:
         changes: list[Change] = [
             IncarnationRaised(incarnation=1, boot_id="boot"),
             TermSeen(term=7),
+            TermApplied(term=6),
             ProvenDead(),
             Released(instance_id=ident(1), epoch=3),
             RunMarked(instance_id=ident(2), epoch=4, run=2, state=RunState.BEGUN),
@@ -145,6 +147,7 @@ class JournalContract:
         found = reopen().load()
 
         assert (found.incarnation, found.boot_id, found.term_seen) == (1, "boot", 7)
+        assert found.term_applied == 6
         assert found.proven_dead
         assert found.tombs == {ident(1): 3}
         assert found.runs == {ident(2): Ran(epoch=4, run=2, state=RunState.BEGUN)}

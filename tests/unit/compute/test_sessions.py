@@ -89,6 +89,9 @@ def test_a_release_that_the_database_forgot_is_said_again() -> None:
 
         again = await world.hear(Stopped, count=2)
         assert (again.term, again.instance_id, again.epoch) == (TERM + 1, id_of("web"), 3)
+        # In the same term its own report is on the way, or nobody knows that the database is old.
+        await world.say(world.session(term=TERM + 1, allowed=allowed))
+        await world.hear(SessionApplied, count=3)
         await world.settle(10)
         assert len(world.all(Stopped)) == 2
         assert world.executing() == [("other", 3, 1)]

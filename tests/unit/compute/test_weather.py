@@ -77,14 +77,57 @@ def test_what_was_built_for_a_failed_start_and_never_ran_is_cleared_away() -> No
     in_world(test, start_time_limit_s=20)
 
 
+def test_what_a_failed_start_left_is_ended_as_soon_as_it_can_be() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.hang_starts()
+        await world.say(world.start("web"))
+        await world.hear(StartFailed, within_s=120)
+        world.hypervisor.resume()
+        await world.until(lambda: id_of("web") in world.hypervisor.core.guests)
+        world.hypervisor.hang_storage()  # nothing can be ended
+        await world.settle(60)
+        assert id_of("web") in world.hypervisor.core.guests
+        await world.say(world.start("other"))
+        world.hypervisor.heal_storage()
+
+        await world.until(lambda: id_of("web") not in world.hypervisor.core.guests)
+        await world.hear(Started)
+
+    in_world(test, start_time_limit_s=20)
+
+
+def test_a_guest_that_came_to_life_after_all_is_never_taken_for_a_failed_starts_rest() -> None:
+    async def test(world: World) -> None:
+        await world.into_session()
+        world.hypervisor.answer_delays_s["execute"] = 3600.0
+        await world.say(world.start("web"))
+        await world.until(lambda: world.executing() == [("web", 1, 1)])
+        world.hypervisor.hang()  # nobody sees that it executes
+        await world.hear(StartFailed, within_s=120)
+        world.kill_daemon()
+        world.link.cut()
+        world.start_daemon()
+        world.hypervisor.resume()
+        await world.settle(30)  # seen, in no session
+        world.hypervisor.core.guests[id_of("web")].paused = True  # by a person, or an I/O error
+        world.link.heal()
+        await world.into_session(allowed={id_of("web"): 1})
+        await world.settle(30)
+
+        assert id_of("web") in world.hypervisor.core.guests
+
+    in_world(test, start_time_limit_s=20)
+
+
 @pytest.mark.parametrize(
     ("state", "present", "expected"),
     [
-        (RunState.ENDED, Present(epoch=4, run=2, running=False), Abandoned(epoch=4)),
-        (RunState.ENDED, Present(epoch=4, run=1, running=False), Abandoned(epoch=4)),
+        (RunState.ENDED, Present(epoch=4, run=2, running=False), Abandoned(epoch=4, run=2)),
         (RunState.ENDED, Present(epoch=4, run=2, running=True), Appeared(epoch=4, run=2)),
         # Unknown to the journal, or not yet over by it: not the daemon's to judge.
         (RunState.ENDED, Present(epoch=4, run=3, running=False), None),
+        (RunState.ENDED, Present(epoch=4, run=1, running=False), None),  # it may have run
         (RunState.ENDED, Present(epoch=5, run=2, running=False), None),
         (RunState.BEGUN, Present(epoch=4, run=2, running=False), None),
         (RunState.STARTED, Present(epoch=4, run=2, running=False), None),

@@ -294,6 +294,29 @@ def test_a_release_forgives_nobody_whose_silence_nobody_saw_yet(simulate: Simula
     simulate(story)
 
 
+def test_a_release_by_a_clock_that_was_ahead_forgives_nothing_that_comes(
+    simulate: Simulate,
+) -> None:
+    async def story(world: World) -> None:
+        made = await world.in_service(*(f"n{number}" for number in range(1, 7)))
+        world.walls.jump("m1", 86400 * 10)
+        await world.cluster_wish("storm_release")
+        await asyncio.sleep(20)
+        world.kill_monitor()  # who starts now knows nothing of the jump
+        world.walls.jump("m1", -86400 * 10)
+        world.start_monitor()
+        await asyncio.sleep(100)
+
+        for node in made[:3]:
+            node.hang()
+        await asyncio.sleep(120)
+
+        assert len(await world.events("cluster.storm")) == 1
+        assert all(node.on for node in made)
+
+    simulate(story)
+
+
 @pytest.mark.parametrize("jump_s", [0, 7200, -7200])
 def test_a_second_death_within_the_window_of_the_first_is_a_storm(
     simulate: Simulate, jump_s: int

@@ -11,7 +11,7 @@ import pytest
 
 from evac_common.messages.reports import DomainSeen
 from evac_common.store import nodes, regress
-from tests.unit.monitor.world import Node, World, id_of
+from tests.unit.monitor.world import Node, World, id_of, uuid_of
 
 Simulate = Callable[..., Any]
 
@@ -166,6 +166,59 @@ def test_a_proof_of_before_says_nothing_and_one_of_now_does(simulate: Simulate) 
         assert await down_term(world, "n2") == 2
         assert await down_term(world, "n3") == 0
         assert not n2.on
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("verb", ["confirm_down", "fence"])
+def test_what_was_asked_before_the_database_went_back_must_be_said_again(
+    simulate: Simulate, verb: str
+) -> None:
+    """An open wish of a backup: the node has been cut off since, is back, and is silent a while."""
+
+    async def story(world: World) -> None:
+        n1, *_ = await world.in_service("n1", "n2", "n3")
+        world.kill_monitor()
+        n1.hang()
+        wish = await world.wish("n1", verb)
+        restored(world, "another history")
+        world.start_monitor()
+        await asyncio.sleep(100)
+
+        outcome = await world.outcome(wish)
+        assert outcome is not None
+        assert (outcome[0], "say it again" in outcome[1]) == ("failed", True)
+        assert await down_term(world, "n1") == 0
+        assert n1.on
+
+        again = await world.wish("n1", "confirm_down")
+        await asyncio.sleep(20)
+        assert (await world.outcome(again) or ("", ""))[0] == "succeeded"
+        assert await down_term(world, "n1") == 2
+
+    simulate(story)
+
+
+def test_while_recovering_nobody_is_vouched_for_whose_later_life_is_heard(
+    simulate: Simulate,
+) -> None:
+    async def story(world: World) -> None:
+        n1, *_ = await world.in_service("n1", "n2", "n3")
+        n1.hang()
+        await asyncio.sleep(10)
+        restored(world, "another history")
+        await asyncio.sleep(20)
+        n1.dmi_uuid = uuid_of("another mainboard")  # so its registration is refused
+        n1.boot()
+        await asyncio.sleep(10)
+
+        wish = await world.wish("n1", "confirm_down")
+        await asyncio.sleep(20)
+
+        outcome = await world.outcome(wish)
+        assert outcome is not None
+        assert (outcome[0], "its heartbeats arrive" in outcome[1]) == ("failed", True)
+        assert await down_term(world, "n1") == 0
 
     simulate(story)
 

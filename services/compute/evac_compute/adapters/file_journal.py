@@ -30,6 +30,7 @@ from evac_compute.core.record import (
     RunState,
     Sent,
     Settled,
+    TermApplied,
     TermSeen,
     Unsent,
 )
@@ -39,6 +40,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS node (
     one INTEGER PRIMARY KEY CHECK (one = 1), incarnation INTEGER NOT NULL, boot_id TEXT NOT NULL,
     term_seen INTEGER NOT NULL, proven_dead INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS applied (
+    one INTEGER PRIMARY KEY CHECK (one = 1), term INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS tomb (instance_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS ran (
     instance_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL, run INTEGER NOT NULL, state TEXT NOT NULL
@@ -57,6 +60,7 @@ CREATE TRIGGER IF NOT EXISTS tomb_never_goes_back BEFORE UPDATE ON tomb WHEN new
 CREATE TRIGGER IF NOT EXISTS tomb_stays BEFORE DELETE ON tomb
     BEGIN SELECT RAISE(ABORT, 'a tombstone stays'); END;
 INSERT OR IGNORE INTO node VALUES (1, 0, '', 0, 0);
+INSERT OR IGNORE INTO applied VALUES (1, 0);
 """
 
 
@@ -112,6 +116,8 @@ class FileJournal:
                 execute("DELETE FROM pending")
             case TermSeen():
                 execute("UPDATE node SET term_seen = ?", (change.term,))
+            case TermApplied():
+                execute("UPDATE applied SET term = max(term, ?)", (change.term,))
             case ProvenDead():
                 execute("UPDATE node SET proven_dead = 1")
             case Released():
@@ -155,6 +161,7 @@ class FileJournal:
             incarnation=incarnation,
             boot_id=boot_id,
             term_seen=term_seen,
+            term_applied=rows("SELECT term FROM applied").fetchone()[0],
             proven_dead=bool(proven_dead),
         )
         recorded.tombs.update(rows("SELECT instance_id, epoch FROM tomb ORDER BY 1").fetchall())

@@ -31,7 +31,8 @@ def plan(
 ) -> Plan:
     """Nothing is destroyed on ignorance: only what was named, or what the node itself released.
 
-    A database that went back may have forgotten a release: nobody would ask for it ever again.
+    `over` matters in the first session of a term: a database that went back may have forgotten a
+    release, and nobody would ask for it ever again.
     """
     release = {
         instance_id: epoch

@@ -64,6 +64,13 @@ class TermSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TermApplied:
+    """A session of this term was applied, with all that it asks for."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenDead:
     """This incarnation was proven dead: nothing starts in it any more, whatever comes later."""
 
@@ -109,6 +116,7 @@ class Sent:
 Change = (
     IncarnationRaised
     | TermSeen
+    | TermApplied
     | ProvenDead
     | Released
     | RunMarked
@@ -130,6 +138,7 @@ class Recorded:
     incarnation: int = 0  # 0: this node never ran
     boot_id: str = ""
     term_seen: int = 0
+    term_applied: int = 0
     proven_dead: bool = False
     tombs: dict[str, int] = field(default_factory=dict)
     runs: dict[str, Ran] = field(default_factory=dict)
@@ -149,6 +158,8 @@ class Recorded:
                 if change.term < self.term_seen:
                     raise WentBack(f"term {change.term} after {self.term_seen}")
                 self.term_seen = change.term
+            case TermApplied():
+                self.term_applied = max(self.term_applied, change.term)
             case ProvenDead():
                 self.proven_dead = True
             case Released():

@@ -67,14 +67,15 @@ class LeftOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abandoned:
-    """A domain that does not execute, of a run that the journal calls over: it must go.
+    """A domain that does not execute, of exactly the run that the journal calls over: it must go.
 
-    Its start failed or was given up while the hypervisor still built it. Nobody will let it execute
-    and the next run here would clear it away; but the next run may be elsewhere, and nothing is
-    started beside a domain that the ledger does not explain.
+    Its start failed or was given up while the hypervisor still built it. The next run here would
+    clear it away; but the next run may be elsewhere, and nothing is started beside a domain that
+    the ledger does not explain.
     """
 
     epoch: int
+    run: int
 
 
 Difference = Ended | Appeared | LeftOver | Abandoned
@@ -96,7 +97,7 @@ def difference(
         return None
     if present.running:
         return Appeared(epoch=ran.epoch, run=ran.run)
-    return Abandoned(epoch=ran.epoch) if present.run <= ran.run else None
+    return Abandoned(epoch=ran.epoch, run=ran.run) if present.run == ran.run else None
 
 
 def differences(

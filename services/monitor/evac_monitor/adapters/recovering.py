@@ -16,7 +16,7 @@ from evac_common.errors import StoreUnavailable
 from evac_common.messages import events
 from evac_common.store import nodes, placement, regress
 from evac_common.store.transaction import Transaction
-from evac_monitor.adapters import rows
+from evac_monitor.adapters import rows, wishes
 from evac_monitor.core.registration import Contract
 from evac_monitor.core.states import On
 from evac_monitor.ports import ClusterWish, Flags, NodeRow
@@ -58,7 +58,11 @@ async def prepare(tx: Transaction, position: int | None) -> tuple[bool, int | No
 async def begin(
     tx: Transaction, seen: Flags, why: str, *, above: int = 0, identity: str | None = None
 ) -> bool:
-    """A new term, higher than `above` too. False: another monitor was first."""
+    """A new term, higher than `above` too. False: another monitor was first.
+
+    What somebody asked for about a node may have been of the past that the database went back to,
+    and carried out long ago: `confirm-down` of a node that lives again. It must be said again.
+    """
     term = max(seen.term, above) + 1
     changed = await tx.change(
         update(_FLAGS)
@@ -74,6 +78,9 @@ async def begin(
     )
     if changed != 1:
         return False
+    await wishes.refuse_all(
+        tx, "it was said before the database may have gone back in time: say it again"
+    )
     await tx.emit(events.Recovering(why=why, term=term))
     await tx.audit(
         actor=rows.ACTOR,

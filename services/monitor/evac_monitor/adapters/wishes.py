@@ -14,14 +14,14 @@ _OUTCOME = nodes.monitor_wish_outcome
 _SWEEP_MAX = 200  # wishes of one sweep; the rest comes with the next
 
 
-async def open_node_wishes(tx: Transaction) -> list[NodeWish]:
+async def open_node_wishes(tx: Transaction, *, limit: int | None = _SWEEP_MAX) -> list[NodeWish]:
     wish = intent.node_wish
     found = await tx.rows(
         select(wish)
         .outerjoin(_OUTCOME, _OUTCOME.c.wish_id == wish.c.id)
         .where(_OUTCOME.c.wish_id.is_(None), wish.c.verb.in_([verb.value for verb in Verb]))
         .order_by(wish.c.created_at, wish.c.id)
-        .limit(_SWEEP_MAX)
+        .limit(limit)
     )
     return [
         NodeWish(
@@ -83,3 +83,9 @@ async def settle_fences(tx: Transaction, node_id: str, *, succeeded: bool, why: 
     )
     for row in open_wishes:
         await answer(tx, row["id"], succeeded=succeeded, why=why)
+
+
+async def refuse_all(tx: Transaction, why: str) -> None:
+    """Answer every open wish about a node."""
+    for wish in await open_node_wishes(tx, limit=None):
+        await answer(tx, wish.wish_id, succeeded=False, why=why)

@@ -50,10 +50,12 @@ async def _node_wishes(monitor: Monitor) -> None:
         snapshot = await monitor.records.snapshot(window_s=monitor.blast_window_s())
         node = next((row for row in snapshot.nodes if row.node_id == wish.node_id), None)
         if not await vouched(monitor, snapshot.flags, wish, node):
-            await _node_wish(monitor, wish, node)
+            await _node_wish(monitor, wish, node, recovering=snapshot.flags.recovering)
 
 
-async def _node_wish(monitor: Monitor, wish: NodeWish, node: NodeRow | None) -> None:
+async def _node_wish(
+    monitor: Monitor, wish: NodeWish, node: NodeRow | None, *, recovering: bool
+) -> None:
     if node is None:
         await monitor.records.answer(wish, wishes.Refuse(why="the node is not known any more"))
         return
@@ -62,7 +64,9 @@ async def _node_wish(monitor: Monitor, wish: NodeWish, node: NodeRow | None) -> 
             decision = wishes.fence(node.state)
         case Verb.CONFIRM_DOWN:
             decision = wishes.confirm_down(
-                node.state, _hearing(monitor, node), monitor.settings.suspect_after_s
+                node.state,
+                _hearing(monitor, node, any_life=recovering),
+                monitor.settings.suspect_after_s,
             )
     match decision:
         case wishes.Act():
@@ -84,11 +88,17 @@ async def _node_wish(monitor: Monitor, wish: NodeWish, node: NodeRow | None) -> 
             pass
 
 
-def _hearing(monitor: Monitor, node: NodeRow) -> wishes.Hearing:
-    """What we hear of the incarnation on record; deaf ourselves, we have not listened at all."""
+def _hearing(monitor: Monitor, node: NodeRow, *, any_life: bool) -> wishes.Hearing:
+    """What we hear of the incarnation on record; deaf ourselves, we have not listened at all.
+
+    `any_life`: also of a later one. While recovering a vouched node needs not be heard, and what a
+    later life of it runs would be forgotten.
+    """
     feel_connection(monitor)
     now_s = monitor.clock.monotonic()
     last = monitor.watch.heard(node.node_id, node.incarnation)
+    if any_life and (newest := monitor.watch.newest(node.node_id)) is not None:
+        last = newest[1]
     connected = monitor.bus.health().connected
     return wishes.Hearing(
         silent_s=None if last is None else now_s - last.at_s,

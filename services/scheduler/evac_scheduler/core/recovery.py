@@ -1,7 +1,8 @@
 """The database went back in time: may it be believed again, and what did it forget?
 
-While a cluster recovers nothing is started or ended anywhere, so what the nodes show, each in its
-session of the new term, is one picture. The argument, for one instance:
+While a cluster recovers nothing is started anywhere and nothing that executes is ended, so what
+executes as the nodes show it, each in its session of the new term, is one picture. (A node may
+clear away what does not execute and is over by its own journal.) The argument, for one instance:
 
 - Epochs of a history follow each other, each with a proof that the one before is over. A node
   starts an epoch only when commanded. So a node that shows epoch e is itself the trace of a row e

@@ -54,6 +54,16 @@ def test_s8_a_monitor_knows_of_no_jump_before_its_start(
     assert cluster.broken == broken
 
 
+def test_s8_is_judged_again_once_the_window_has_passed_since_the_jump(cluster: History) -> None:
+    cluster.oracle.fault("M", "jump", cluster.at)
+    cluster.oracle.process("monitor-1", "killed", cluster.at)
+    cluster.oracle.process("monitor-1", "started", cluster.at)
+    cluster.at += Timings().blast_window_s + 20
+    _cut_off(cluster, "n3")
+    _cut_off(cluster, "n4")
+    assert cluster.broken == ["S8"]
+
+
 def test_s8_after_the_window_another_may(cluster: History) -> None:
     _cut_off(cluster, "n3")
     cluster.at += Timings().blast_window_s + 10

@@ -290,10 +290,21 @@ class LibvirtHypervisor:
         await self.destroy(instance_id, epoch=epoch)
 
     async def destroy(self, instance_id: str, *, epoch: int) -> None:
+        await self._end(instance_id, lambda shown: 0 < shown.epoch <= epoch)
+        if await self._there(instance_id, epoch):
+            raise HypervisorUnreachable("the domain was ended and is still there")
+
+    async def discard(self, instance_id: str, *, epoch: int, run: int) -> None:
+        def is_meant(shown: Domain) -> bool:
+            return (shown.epoch, shown.run, shown.running) == (epoch, run, False)
+
+        await self._end(instance_id, is_meant)
+
+    async def _end(self, instance_id: str, is_meant: Callable[[Domain], bool]) -> None:
         def end(connection: Any) -> None:
             domain = _lookup(connection, instance_id)
             shown = None if domain is None else _read_domain(domain)
-            if shown is None or not 0 < shown.epoch <= epoch:
+            if shown is None or not is_meant(shown):
                 return
             try:
                 domain.destroy()
@@ -306,8 +317,6 @@ class LibvirtHypervisor:
             await self._call(end, "ending a domain")
         except libvirt.libvirtError as error:
             raise HypervisorUnreachable(f"the domain does not end: {error}") from error
-        if await self._there(instance_id, epoch):
-            raise HypervisorUnreachable("the domain was ended and is still there")
 
     async def _there(self, instance_id: str, epoch: int) -> bool:
         found = await self.find(instance_id)

@@ -75,6 +75,10 @@ class SimulatedPort(ABC):
     async def destroy(self, instance_id: str, *, epoch: int) -> None:
         await self._within("destroy", {"instance_id": instance_id, "epoch": epoch})
 
+    async def discard(self, instance_id: str, *, epoch: int, run: int) -> None:
+        wanted = {"instance_id": instance_id, "epoch": epoch, "run": run}
+        await self._within("discard", wanted)
+
     def subscribe(self, sink: Sink) -> None:
         self._sinks.append(sink)
 

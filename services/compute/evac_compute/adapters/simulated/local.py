@@ -166,11 +166,12 @@ class SimulatedHypervisor:
                 self._execute(**args)
             case "press_power_button":
                 self._press_power_button(**args)
-            case "destroy":
+            case "destroy" | "discard":
                 if args["instance_id"] in guests:
                     await self._storage.wait()
                     self._check()
-                self._destroy(**args)
+                end = self._destroy if op == "destroy" else self._discard
+                end(**args)
             case _:
                 raise ValueError(f"the simulated hypervisor knows no call {op!r}")
         return None
@@ -268,6 +269,11 @@ class SimulatedHypervisor:
         guest = self.core.guests.get(instance_id)
         if guest is not None and guest.epoch <= epoch:
             self._end(instance_id, ExitReason.DESTROYED, "destroyed")
+
+    def _discard(self, instance_id: str, epoch: int, run: int) -> None:
+        guest = self.core.guests.get(instance_id)
+        if guest is not None and (guest.epoch, guest.run, guest.paused) == (epoch, run, True):
+            self._end(instance_id, ExitReason.DESTROYED, "discarded")
 
     def _end(self, instance_id: str, reason: ExitReason, why: str) -> None:
         guest = self.core.end(self.now(), instance_id, why)
