@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil
+from typing import Final
 
 from evac_lab.oracle.rows import Spec
 from evac_lab.oracle.scene import Scene
 from evac_lab.oracle.truth import Life
+
+AT_ONCE_S: Final = 10.0  # a guest that lives no longer falls at once
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +103,8 @@ def judge_calm(scene: Scene, at_s: float) -> None:
         lives = scene.truth.alive.get(spec.instance, [])
         why = ""
         if not lives:
-            why = "" if _excused(scene, spec) else "executes nowhere"
+            excused = _excused(scene, spec) or _falls_at_once(scene, spec.instance, at_s)
+            why = "" if excused else "executes nowhere"
         elif len(lives) > 1:
             why = "executes on " + " and ".join(sorted(life.node for life in lives))
         else:
@@ -147,6 +151,15 @@ def _excused(scene: Scene, spec: Spec) -> bool:
         return True
     held = picture.flags is not None and (picture.flags.storm or picture.flags.disarmed)
     return held and node.state == "suspect"
+
+
+def _falls_at_once(scene: Scene, instance: str, at_s: float) -> bool:
+    """Whether its guest ended right after its last start, and the pause after that may last."""
+    last = scene.truth.last_ended.get(instance)
+    if last is None or last.ended_s is None or not scene.truth.machine(last.node).on:
+        return False
+    fell = last.ended_s - last.began_s < AT_ONCE_S
+    return fell and at_s - last.ended_s < scene.timings.restart_pause_max_s + scene.timings.sweep_s
 
 
 def _waits_for_a_reboot(scene: Scene) -> bool:

@@ -26,6 +26,7 @@ class Timings:
     starts_total: int = 20
     start_s: float = 3.0  # one start, from the command to the report
     backoff_max_s: float = 60.0  # longest pause of whatever is tried again
+    restart_pause_max_s: float = 300.0  # longest pause before a guest that falls again and again
     resume_s: float = 10.0  # L5: from a controller's start to its first look at every open item
 
     @classmethod

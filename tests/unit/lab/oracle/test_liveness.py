@@ -16,9 +16,25 @@ TIMINGS = Timings()
 
 
 def test_l1_it_executes_nowhere(cluster: History) -> None:
+    cluster.at += 60
     cluster.stop("a", "n1")
     cluster.finish(calm=True)
     assert cluster.broken == ["L1"]
+
+
+@pytest.mark.parametrize(
+    ("lived_s", "ago_s", "broken"), [(1, 200, []), (1, 310, ["L1"]), (100, 200, ["L1"])]
+)
+def test_l1_a_guest_that_falls_at_once_is_paused_before_its_next_start(
+    cluster: History, lived_s: float, ago_s: float, broken: list[str]
+) -> None:
+    cluster.end("a", "n1")
+    cluster.begin("a", "n1")
+    cluster.at += lived_s
+    cluster.end("a", "n1")
+    cluster.at += ago_s
+    cluster.finish(calm=True)
+    assert cluster.broken == broken
 
 
 def test_l1_is_promised_only_when_all_is_calm(cluster: History) -> None:
@@ -28,6 +44,7 @@ def test_l1_is_promised_only_when_all_is_calm(cluster: History) -> None:
 
 
 def test_l1_a_recovery_waits_for_no_node_that_is_off(cluster: History) -> None:
+    cluster.at += 60
     cluster.stop("a", "n1")
     cluster.flags(recovering=1)
     cluster.cut("n4")
