@@ -57,7 +57,7 @@ test: $(VENV)/dev.stamp $(VENV)/lab.stamp ## every test and a hunt; as root on D
 # same. Others are hunted by hand: make hunt HUNT="--seeds 1000 --first 1000 --minutes 60".
 HUNT := --seeds 16 --hours 1 --require --minimise 2
 .PHONY: hunt
-hunt: $(VENV)/dev.stamp ## random clusters, loads and faults on virtual time, about ten minutes on two cores
+hunt: $(VENV)/dev.stamp ## random clusters, loads and faults on virtual time, ten to fifteen minutes on two cores
 	$(BIN)/evac-lab hunt $(HUNT)
 
 .PHONY: bench

@@ -74,7 +74,7 @@ class Switch:
     def cycle(self) -> None:
         """Off, a moment, on. Raises Refused."""
         self.set(on=False)
-        time.sleep(_OFF_TIME_S)  # not for anything: a machine that is cycled is off for a while
+        time.sleep(_OFF_TIME_S)  # a machine that is cycled is off for a while
         self.set(on=True)
 
     def _patient(self) -> str:

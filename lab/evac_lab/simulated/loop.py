@@ -219,7 +219,9 @@ class SeededLoop(asyncio.BaseEventLoop):
 
     # -- what asyncio asks of a loop -------------------------------------------------------------
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> NoReturn:  # type: ignore[override] # never returns
+    def run_in_executor(  # type: ignore[override] # the stub ties func, args and result together
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> NoReturn:
         raise RuntimeError(f"threads are not simulated: {func!r}")
 
     def _process_events(self, event_list: list[Any]) -> None:

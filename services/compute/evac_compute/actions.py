@@ -323,9 +323,10 @@ class Actions:
         try:
             await self._hypervisor.discard(instance_id, epoch=found.epoch, run=found.run)
         except HypervisorUnreachable as error:
-            self._node.log.warning("hypervisor does not answer", why=str(error))  # the next look
-            return
-        self._node.wake_look.set()
+            # The next look comes here again.
+            self._node.log.warning("hypervisor does not answer", why=str(error))
+        else:
+            self._node.wake_look.set()
 
     def _event_due_s(self, instance_id: str, found: recovery.Ended) -> float:
         """For how long an event may still tell why this run ended; counted from the first look."""

@@ -92,7 +92,6 @@ class Sessions:
         await self._leave_earlier_term(command)
         node.write(TermSeen(term=command.term), *([ProvenDead()] if command.proven_dead else []))
         plan = await self._carry_out(command)
-        over = plan.over if command.term > node.recorded.term_applied else {}
         # Once proven dead, always: an older session that comes late does not change that.
         node.session = InSession(gen=command.gen, proven_dead=node.recorded.proven_dead)
         node.asks = node.recorded.proven_dead  # asks again until it is empty
@@ -105,7 +104,7 @@ class Sessions:
             ),
             *(
                 node.report(Stopped, instance_id=instance_id, epoch=epoch)
-                for instance_id, epoch in over.items()
+                for instance_id, epoch in plan.over.items()
             ),
         )
         node.log.info(
@@ -115,7 +114,7 @@ class Sessions:
             allowed=len(command.allowed),
             destroyed=len(plan.destroy),
             quarantined=len(plan.quarantine),
-            released_again=len(over),
+            released_again=len(plan.over),
             proven_dead=node.recorded.proven_dead,
         )
         self._on_applied()
@@ -157,8 +156,13 @@ class Sessions:
         await self._hypervisor.destroy(instance_id, epoch=self._node.recorded.tomb(instance_id))
 
     def _plan(self, command: Session, domains: dict[str, Present]) -> contract.Plan:
+        recorded = self._node.recorded
         return contract.plan(
-            command.allowed, command.superseded, self._node.recorded.tombs, domains
+            command.allowed,
+            command.superseded,
+            recorded.tombs,
+            domains,
+            first_of_term=command.term > recorded.term_applied,
         )
 
     async def _domains(self) -> dict[str, Present]:

@@ -147,14 +147,16 @@ _epochs = st.dictionaries(_ids, _epoch)
     _epochs,
     _epochs,
     st.dictionaries(_ids, st.builds(Present, epoch=_epoch, run=_run, running=st.booleans())),
+    st.booleans(),
 )
 def test_a_session_destroys_only_what_was_named_or_released_here(
     allowed: dict[str, int],
     superseded: dict[str, int],
     tombs: dict[str, int],
     domains: dict[str, Present],
+    first: bool,
 ) -> None:
-    plan = contract.plan(allowed, superseded, tombs, domains)
+    plan = contract.plan(allowed, superseded, tombs, domains, first_of_term=first)
     for instance_id in plan.destroy:
         named = max(superseded.get(instance_id, 0), tombs.get(instance_id, 0))
         assert domains[instance_id].epoch <= named
@@ -164,5 +166,5 @@ def test_a_session_destroys_only_what_was_named_or_released_here(
     for instance_id, epoch in plan.release.items():
         assert superseded[instance_id] == epoch > tombs.get(instance_id, 0)
     for instance_id, epoch in allowed.items():
-        assert (instance_id in plan.over) is (epoch <= tombs.get(instance_id, 0))
+        assert (instance_id in plan.over) is (first and epoch <= tombs.get(instance_id, 0))
         assert plan.over.get(instance_id, epoch) == epoch

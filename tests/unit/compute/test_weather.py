@@ -60,14 +60,19 @@ def test_a_start_of_unknown_outcome_frees_nothing_and_reality_decides() -> None:
     in_world(test, start_time_limit_s=20)
 
 
+async def _built_too_late(world: World) -> None:
+    """The start of `web` has failed, and now its domain is there."""
+    await world.into_session()
+    world.hypervisor.hang_starts()
+    await world.say(world.start("web"))
+    await world.hear(StartFailed, within_s=120)
+    world.hypervisor.resume()
+    await world.until(lambda: id_of("web") in world.hypervisor.core.guests)
+
+
 def test_what_was_built_for_a_failed_start_and_never_ran_is_cleared_away() -> None:
     async def test(world: World) -> None:
-        await world.into_session()
-        world.hypervisor.hang_starts()
-        await world.say(world.start("web"))
-        await world.hear(StartFailed, within_s=120)
-        world.hypervisor.resume()
-        await world.until(lambda: id_of("web") in world.hypervisor.core.guests)
+        await _built_too_late(world)
 
         await world.until(lambda: world.hypervisor.core.guests == {})
         await world.until(lambda: not world.all(Inventory)[-1].domains)
@@ -79,12 +84,7 @@ def test_what_was_built_for_a_failed_start_and_never_ran_is_cleared_away() -> No
 
 def test_what_a_failed_start_left_is_ended_as_soon_as_it_can_be() -> None:
     async def test(world: World) -> None:
-        await world.into_session()
-        world.hypervisor.hang_starts()
-        await world.say(world.start("web"))
-        await world.hear(StartFailed, within_s=120)
-        world.hypervisor.resume()
-        await world.until(lambda: id_of("web") in world.hypervisor.core.guests)
+        await _built_too_late(world)
         world.hypervisor.hang_storage()  # nothing can be ended
         await world.settle(60)
         assert id_of("web") in world.hypervisor.core.guests

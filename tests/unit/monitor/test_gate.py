@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -212,3 +213,18 @@ def test_a_node_without_power_passes_the_blast_radius_and_a_storm_and_nothing_el
 )
 def test_no_storm_while_it_may_end_by_itself(change: dict[str, Any]) -> None:
     assert storm_of(replace(CALM, **({"dead": ["n1", "n2"]} | change))) == ""
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "set_back_s", "until_ago_s"),
+    [(None, 0, None), (10, 0, 10), (10, 60, 70), (-600, 600, 0), (-600, 0, None)],
+)
+def test_a_release_forgives_what_was_known_and_nothing_that_comes(
+    ago_s: float | None, set_back_s: float, until_ago_s: float | None
+) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def at(ago: float | None) -> datetime | None:
+        return None if ago is None else now - timedelta(seconds=ago)
+
+    assert gate.forgiven_until(at(ago_s), now, set_back_s) == at(until_ago_s)

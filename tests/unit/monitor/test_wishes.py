@@ -27,18 +27,20 @@ def test_fence_waits_for_the_proof_and_is_refused_where_no_method_works() -> Non
 
 @pytest.mark.parametrize("state", [NodeState.SUSPECT, NodeState.FENCING, NodeState.BLOCKED])
 def test_confirm_down_acts_on_silent_nodes(state: NodeState) -> None:
-    assert wishes.confirm_down(state, SILENT, 8) == wishes.Act(on=On.OPERATOR_CONFIRMED)
+    assert wishes.confirm_down(state, SILENT, 8, recovering=False) == wishes.Act(
+        on=On.OPERATOR_CONFIRMED
+    )
 
 
 @pytest.mark.parametrize("state", [NodeState.UP, NodeState.JOINING, NodeState.NEW])
 def test_confirm_down_is_refused_elsewhere(state: NodeState) -> None:
-    assert isinstance(wishes.confirm_down(state, SILENT, 8), wishes.Refuse)
+    assert isinstance(wishes.confirm_down(state, SILENT, 8, recovering=False), wishes.Refuse)
 
 
 def test_confirm_down_is_refused_against_heartbeats() -> None:
     hearing = wishes.Hearing(silent_s=2.0, listening_s=100)
 
-    decision = wishes.confirm_down(NodeState.BLOCKED, hearing, 8)
+    decision = wishes.confirm_down(NodeState.BLOCKED, hearing, 8, recovering=False)
 
     assert isinstance(decision, wishes.Refuse)
     assert "2.0 s ago" in decision.why
@@ -47,4 +49,16 @@ def test_confirm_down_is_refused_against_heartbeats() -> None:
 def test_confirm_down_waits_until_silence_can_be_told_from_deafness() -> None:
     young = wishes.Hearing(silent_s=None, listening_s=3)
 
-    assert isinstance(wishes.confirm_down(NodeState.SUSPECT, young, 8), wishes.Wait)
+    assert isinstance(
+        wishes.confirm_down(NodeState.SUSPECT, young, 8, recovering=False), wishes.Wait
+    )
+
+
+def test_a_fenced_node_is_vouched_for_anew_only_while_recovering() -> None:
+    fenced, heard = NodeState.FENCED, wishes.Hearing(silent_s=2.0, listening_s=100)
+    young = wishes.Hearing(silent_s=None, listening_s=3)
+
+    assert isinstance(wishes.confirm_down(fenced, SILENT, 8, recovering=False), wishes.Succeed)
+    assert wishes.confirm_down(fenced, SILENT, 8, recovering=True) == wishes.Vouch()
+    assert isinstance(wishes.confirm_down(fenced, heard, 8, recovering=True), wishes.Refuse)
+    assert isinstance(wishes.confirm_down(fenced, young, 8, recovering=True), wishes.Wait)

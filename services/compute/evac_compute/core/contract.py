@@ -14,7 +14,7 @@ from evac_compute.core.checks import Present
 class Plan:
     """`release`: instance → epoch whose tombstone is written (also where no domain is left).
     `destroy`: instance → why; `quarantine`: instance → why; `over`: instance → epoch that the
-    session gives to this node and that the node has released. All in the order of ids.
+    session gives to this node though it has released it: to be said again. In the order of ids.
     """
 
     release: Mapping[str, int]
@@ -28,11 +28,15 @@ def plan(
     superseded: Mapping[str, int],
     tombs: Mapping[str, int],
     domains: Mapping[str, Present],
+    *,
+    first_of_term: bool,
 ) -> Plan:
     """Nothing is destroyed on ignorance: only what was named, or what the node itself released.
 
-    `over` matters in the first session of a term: a database that went back may have forgotten a
-    release, and nobody would ask for it ever again.
+    `first_of_term`: no session of its term was applied before. Then a database that went back may
+    have forgotten a release, and nobody would ask for it ever again. In a later one the node's
+    report of it is on the way, or the database went back and nobody has noticed: then it would free
+    an epoch that a later owner follows.
     """
     release = {
         instance_id: epoch
@@ -53,7 +57,7 @@ def plan(
     over = {
         instance_id: epoch
         for instance_id, epoch in sorted(allowed.items())
-        if epoch <= tombs.get(instance_id, 0)
+        if first_of_term and epoch <= tombs.get(instance_id, 0)
     }
     return Plan(release=release, destroy=destroy, quarantine=quarantine, over=over)
 

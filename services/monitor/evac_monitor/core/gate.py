@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from math import floor
 from typing import Any, Final
@@ -278,3 +279,17 @@ def storm_to_declare(view: View, policy: Policy) -> str:
 def _names(names: Sequence[str]) -> str:
     shown = ", ".join(sorted(names)[:10])
     return shown + (" ..." if len(names) > 10 else "")
+
+
+def forgiven_until(
+    released_at: datetime | None, now: datetime, set_back_s: float
+) -> datetime | None:
+    """Up to when deaths were known to whoever released the last storm; None: there is none.
+
+    `set_back_s`: how far the clock that is read now was set back since. A moment that is still to
+    come was written by a clock that was ahead, and would forgive whatever comes until then.
+    """
+    if released_at is None:
+        return None
+    until = released_at - timedelta(seconds=set_back_s)
+    return until if until <= now else None

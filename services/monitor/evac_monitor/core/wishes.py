@@ -49,7 +49,12 @@ class Wait:
     why: str
 
 
-Decision = Act | Succeed | Refuse | Wait
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouch:
+    """The node is fenced already: the word counts for what it did in the history forgotten."""
+
+
+Decision = Act | Succeed | Refuse | Wait | Vouch
 
 
 def fence(state: NodeState) -> Decision:
@@ -70,11 +75,18 @@ def fence(state: NodeState) -> Decision:
     return Act(on=On.OPERATOR_FENCE)
 
 
-def confirm_down(state: NodeState, hearing: Hearing, suspect_after_s: float) -> Decision:
-    """A person's word is taken for the proof, but not against the node's own heartbeats."""
-    if state is NodeState.FENCED:
+def confirm_down(
+    state: NodeState, hearing: Hearing, suspect_after_s: float, *, recovering: bool
+) -> Decision:
+    """A person's word is taken for the proof, but not against the node's own heartbeats.
+
+    `recovering`: the database went back in time. A proof from before says nothing about a later
+    life of the node, so the word is asked for anew, and `hearing` is of any life.
+    """
+    fenced = state is NodeState.FENCED
+    if fenced and not recovering:
         return Succeed(why="the node is fenced already")
-    if next_row(state, On.OPERATOR_CONFIRMED) is None:
+    if not fenced and next_row(state, On.OPERATOR_CONFIRMED) is None:
         return Refuse(why=f"the node is {state}, not suspect, fencing or blocked")
     if hearing.silent_s is not None and hearing.silent_s < suspect_after_s:
         return Refuse(
@@ -82,4 +94,4 @@ def confirm_down(state: NodeState, hearing: Hearing, suspect_after_s: float) -> 
         )
     if hearing.listening_s < suspect_after_s:
         return Wait(why="this monitor has not listened long enough to know whether it is silent")
-    return Act(on=On.OPERATOR_CONFIRMED)
+    return Vouch() if fenced else Act(on=On.OPERATOR_CONFIRMED)

@@ -227,11 +227,8 @@ class _Counts:
 
 
 def _count(monitor: Monitor, seen: Seen) -> _Counts:
-    released = seen.snapshot.flags.storm_released_at
-    if released is not None:
-        released -= timedelta(seconds=monitor.set_back_s())
-        if released > seen.snapshot.now:
-            released = None  # by a clock that was ahead: it would forgive whatever comes until then
+    flags, now = seen.snapshot.flags, seen.snapshot.now
+    released = gate.forgiven_until(flags.storm_released_at, now, monitor.set_back_s())
     counts = _Counts()
     for node in seen.snapshot.nodes:
         if released is not None and _given_up(monitor, node, seen.snapshot, released):

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from evac_common.model.states import NodeState
-from evac_monitor.core import wishes
 from evac_monitor.core.watch import Heard
-from evac_monitor.core.wishes import Verb
-from evac_monitor.ports import Flags, NodeRow, NodeWish, Snapshot
+from evac_monitor.ports import Flags, NodeRow, Snapshot
 from evac_monitor.process import Monitor
 
 # Alive, and in no need of a proof: such a node may be given a session without asking for it.
@@ -49,23 +47,3 @@ async def _look(
         monitor.log.info("asked to register", node=node.name, incarnation=incarnation)
     elif serves and await records.session_anew(node):
         monitor.log.info("session of the new term", node=node.name, term=flags.term)
-
-
-async def vouched(monitor: Monitor, flags: Flags, wish: NodeWish, node: NodeRow | None) -> bool:
-    """Confirm-down of a node that was proven dead before the database went back in time.
-
-    That proof says nothing about a later life of it, so an operator's word is asked for anew; and
-    it is not taken against a heartbeat of any life. False: this is no such wish.
-    """
-    if node is None or node.state is not NodeState.FENCED or not flags.recovering:
-        return False
-    if wish.verb != Verb.CONFIRM_DOWN.value:
-        return False
-    now_s, limit_s = monitor.clock.monotonic(), monitor.settings.suspect_after_s
-    newest = monitor.watch.newest(node.node_id)
-    if newest is not None and (silent_s := now_s - newest[1].at_s) < limit_s:
-        why = f"its heartbeats arrive, the last {silent_s:.1f} s ago: it is not down"
-        await monitor.records.answer(wish, wishes.Refuse(why=why))
-    elif now_s - monitor.watch.since_s >= limit_s and monitor.bus.health().connected:
-        await monitor.records.vouch(node, wish)
-    return True

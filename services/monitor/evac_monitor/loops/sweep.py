@@ -7,7 +7,7 @@ from evac_monitor.core import disarm, wishes
 from evac_monitor.core.wishes import Verb
 from evac_monitor.loops import looking
 from evac_monitor.loops.pulse import feel_connection, prepare
-from evac_monitor.loops.recovery import recover, vouched
+from evac_monitor.loops.recovery import recover
 from evac_monitor.loops.tick import heard_at_wall
 from evac_monitor.ports import NodeRow, NodeWish, Snapshot
 from evac_monitor.process import Monitor, Rows
@@ -49,8 +49,7 @@ async def _node_wishes(monitor: Monitor) -> None:
         # Each on a fresh read: one wish may change what the next one meets.
         snapshot = await monitor.records.snapshot(window_s=monitor.blast_window_s())
         node = next((row for row in snapshot.nodes if row.node_id == wish.node_id), None)
-        if not await vouched(monitor, snapshot.flags, wish, node):
-            await _node_wish(monitor, wish, node, recovering=snapshot.flags.recovering)
+        await _node_wish(monitor, wish, node, recovering=snapshot.flags.recovering)
 
 
 async def _node_wish(
@@ -67,6 +66,7 @@ async def _node_wish(
                 node.state,
                 _hearing(monitor, node, any_life=recovering),
                 monitor.settings.suspect_after_s,
+                recovering=recovering,
             )
     match decision:
         case wishes.Act():
@@ -81,6 +81,8 @@ async def _node_wish(
                 monitor.log.warning(
                     "operator", verb=wish.verb, node=node.name, actor=wish.actor, why=wish.reason
                 )
+        case wishes.Vouch():
+            await monitor.records.vouch(node, wish)
         case wishes.Succeed() | wishes.Refuse():
             if await monitor.records.answer(wish, decision):
                 monitor.log.info("wish answered", verb=wish.verb, node=node.name, why=decision.why)
@@ -91,8 +93,8 @@ async def _node_wish(
 def _hearing(monitor: Monitor, node: NodeRow, *, any_life: bool) -> wishes.Hearing:
     """What we hear of the incarnation on record; deaf ourselves, we have not listened at all.
 
-    `any_life`: also of a later one. While recovering a vouched node needs not be heard, and what a
-    later life of it runs would be forgotten.
+    `any_life`: also of a later one. While recovering a vouched node needs not be heard, and what
+    its later life runs would be forgotten.
     """
     feel_connection(monitor)
     now_s = monitor.clock.monotonic()
